@@ -1,0 +1,8 @@
+"""Autodidact: a small language model that reads, learns, proves that it learned, and chats.
+
+Data flows one way: source → document → examples → adapter → gate → checkpoint → reply.
+The learner (`web_learner.py`) and the server (`server.py`) are two processes that meet only
+in a folder (`continuous_learner/`) and two small databases inside it.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,96 @@
+"""Every error that a user can cause. Each carries one line: what was wrong, where, what to do.
+
+    AutodidactError            exit code 1
+    ├── SettingError           2  a setting is unknown or out of range
+    ├── SourceError            2  a source cannot be read (the cycle goes on with the others)
+    │   └── SourceUnreachable  2  … for now; carries no verdict on the source itself
+    ├── ModelError             2  the base model cannot be found, fetched or loaded
+    │   ├── HubUnreachable     2  … because the Hub does not answer and nothing is cached
+    │   └── BaseMismatch       2  … because base.json fixes another one
+    ├── CheckpointError        3  a checkpoint is damaged, incomplete or not ours
+    ├── ResourceError          4  disk or memory is short
+    ├── LockHeld               5  another learner (or server) works in this folder
+    ├── TrainingError          1  the study process failed; the cycle is recorded as failed
+    └── GeneratorError         1  a reply cannot be made; `status` is the HTTP status it maps to
+        ├── UnknownModel       404
+        ├── ContextExceeded    400
+        ├── NotReady           503 with `retry_after_s`
+        └── Busy               503 with `retry_after_s`
+
+Entry points print `str(error)` after "autodidact: " on standard error and exit with `exit_code`.
+Anything that is not an `AutodidactError` is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class AutodidactError(Exception):
+    """Root of the tree. `str(error)` is the one line for the user."""
+
+    exit_code = 1
+
+
+class SettingError(AutodidactError):
+    exit_code = 2
+
+
+class SourceError(AutodidactError):
+    exit_code = 2
+
+
+class SourceUnreachable(SourceError):
+    """The source does not answer at present: back off and try again."""
+
+
+class ModelError(AutodidactError):
+    exit_code = 2
+
+
+class HubUnreachable(ModelError):
+    """The Hub cannot be reached and the model is not cached."""
+
+
+class BaseMismatch(ModelError):
+    """`base.json` fixes another base than the one asked for."""
+
+
+class CheckpointError(AutodidactError):
+    exit_code = 3
+
+
+class ResourceError(AutodidactError):
+    exit_code = 4
+
+
+class LockHeld(AutodidactError):
+    exit_code = 5
+
+
+class TrainingError(AutodidactError):
+    pass
+
+
+class GeneratorError(AutodidactError):
+    """A reply cannot be made. `status` is the HTTP status, `retry_after_s` the wait to suggest."""
+
+    status = 500
+
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnknownModel(GeneratorError):
+    status = 404
+
+
+class ContextExceeded(GeneratorError):
+    status = 400
+
+
+class NotReady(GeneratorError):
+    status = 503
+
+
+class Busy(GeneratorError):
+    status = 503

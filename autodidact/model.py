@@ -1,0 +1,188 @@
+"""The base model in memory: device, dtype, chat template; decided once, with the reason.
+
+Contract: `load` gives a frozen base (no gradients, eval mode) and its tokenizer with a chat
+template, its own or a plain one. Adapters are never put into this module tree; the engine and the
+trainer work on copies that share its tensors (`fork`). 4-bit loading is not covered yet.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from autodidact.errors import ModelError
+from autodidact.types import Message
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}[message['role']]"
+    " + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"
+)
+MAX_CONTEXT = 8192
+"""Longest context used, whatever the model allows: longer ones cost memory for the cache."""
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """`model` is the untouched base; `stop_ids` end a reply; `context` is in tokens."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    context: int
+    stop_ids: frozenset[int]
+    start_id: int
+    pad_id: int
+    parameters: int
+    description: str
+
+
+def load(path: Path, threads: int) -> LoadedBase:
+    """Load a base from a local folder. Raises ModelError with one line."""
+    if threads:
+        torch.set_num_threads(threads)
+    device, dtype, why = _placement()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: cannot be loaded as a causal language model: {line}") from error
+    model = model.to(device).eval().requires_grad_(False)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    stop_ids = _stop_ids(tokenizer, model)
+    if not stop_ids:
+        raise ModelError(f"{path}: the tokenizer has no end-of-text token, so replies cannot end")
+    parameters = sum(p.numel() for p in model.parameters())
+    longest = getattr(model.config, "max_position_embeddings", None) or 1024
+    context = min(int(longest), MAX_CONTEXT)
+    pad = tokenizer.pad_token_id
+    return LoadedBase(
+        model,
+        tokenizer,
+        device,
+        context,
+        stop_ids,
+        _start_id(tokenizer, stop_ids),
+        pad if pad is not None else min(stop_ids),
+        parameters,
+        f"{parameters / 1e6:.1f}M parameters, {str(dtype).removeprefix('torch.')} on {device}"
+        f" ({why}), {torch.get_num_threads()} threads, context {context}",
+    )
+
+
+def threads_for(setting: int, *, spare: bool) -> int:
+    """CPU threads: the setting, or all cores up to two, beyond that one less if `spare`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    if setting:
+        return min(setting, cores)
+    return cores if cores <= 2 else (cores - 1 if spare else min(cores, 8))
+
+
+def fork(model: PreTrainedModel) -> PreTrainedModel:
+    """A new module tree over the very same tensors: adapters put into it do not touch `model`."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        memo[id(tensor)] = tensor
+    copied: PreTrainedModel = copy.deepcopy(model, memo)
+    return copied
+
+
+def prompt_ids(base: LoadedBase, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a dialogue with the mark that the assistant speaks next."""
+    return _render(base, messages, generation=True)
+
+
+def dialogue_ids(base: LoadedBase, messages: Sequence[Message]) -> tuple[list[int], int]:
+    """Token ids of a dialogue that ends with the assistant's turn, and where its answer begins.
+
+    The answer includes the token that ends the turn, so that the model learns to stop; what a
+    template adds after that token is cut off.
+    """
+    start = prompt_ids(base, messages[:-1])
+    whole = _render(base, messages, generation=False)
+    if whole[: len(start)] != start:
+        answer = base.tokenizer(
+            " " + messages[-1].content.strip(), add_special_tokens=False
+        ).input_ids
+        whole = [*start, *answer]
+    for i in range(len(start), len(whole)):
+        if whole[i] in base.stop_ids:
+            return whole[: i + 1], len(start)
+    return [*whole, _turn_end(base)], len(start)
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Names of the linear layers that an adapter goes on: all but the output head."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module is not head
+        }
+    )
+
+
+def _render(base: LoadedBase, messages: Sequence[Message], *, generation: bool) -> list[int]:
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    text = base.tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=generation
+    )
+    return list(base.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _turn_end(base: LoadedBase) -> int:
+    eos = base.tokenizer.eos_token_id
+    return int(eos) if eos is not None else min(base.stop_ids)
+
+
+def _stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> frozenset[int]:
+    config = model.generation_config or GenerationConfig()
+    found: set[int] = set()
+    for value in (tokenizer.eos_token_id, config.eos_token_id):
+        found.update(value if isinstance(value, list) else [] if value is None else [value])
+    for mark in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"):
+        token = tokenizer.convert_tokens_to_ids(mark)
+        if isinstance(token, int) and token >= 0 and token != tokenizer.unk_token_id:
+            found.add(token)
+    return frozenset(found)
+
+
+def _start_id(tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> int:
+    """The token that begins a text: what separated documents in pretraining."""
+    text_end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    if isinstance(text_end, int) and text_end in stop_ids:
+        return text_end
+    bos = tokenizer.bos_token_id
+    return int(bos) if bos is not None else min(stop_ids)
+
+
+def _placement() -> tuple[torch.device, torch.dtype, str]:
+    if torch.cuda.is_available():
+        bf16 = torch.cuda.is_bf16_supported()
+        return torch.device("cuda"), torch.bfloat16 if bf16 else torch.float16, "a CUDA GPU"
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), torch.float32, "an Apple GPU"
+    return torch.device("cpu"), torch.float32, "no GPU"

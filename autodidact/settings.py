@@ -1,0 +1,251 @@
+"""Settings: one frozen, typed tree, merged once: defaults < `autodidact.toml` < environment < flags.
+
+Environment variables are `AUTODIDACT_` and the path with `__` between its parts
+(`AUTODIDACT_SERVER__PORT=9000`). An unknown key fails and names the nearest one. Modules receive
+their section, never the tree and never `os.environ`. Relative paths count from the folder of the
+settings file. The sentence under each field is its documentation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from autodidact import __version__
+from autodidact.errors import SettingError
+
+PROJECT = Path(__file__).resolve().parent.parent
+ENV_PREFIX = "AUTODIDACT_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class WikipediaSettings(_Section):
+    enabled: bool = True
+    """Read Wikipedia at all."""
+    language: str = Field("en", pattern=r"^[a-z][a-z0-9-]{1,11}$")
+    """Which Wikipedia: the language code in its address."""
+    titles: tuple[str, ...] = ()
+    """Articles to read by name, first of all."""
+    category: str = ""
+    """A category whose articles are read, without the prefix "Category:"."""
+    random: int = Field(5, ge=0, le=50)
+    """Random articles to read at each fetch, after the named ones."""
+    max_chars: int = Field(12_000, ge=500)
+    """Only this much of an article's beginning is kept."""
+    timeout_s: float = Field(15.0, gt=0)
+    """How long to wait for one answer."""
+    user_agent: str = f"Autodidact/{__version__} (a self-learning chat model; personal use)"
+    """Wikipedia asks every client to name itself; add an address where you can be reached."""
+    endpoint: str = ""
+    """Address of another MediaWiki's api.php; empty means Wikipedia itself."""
+
+
+class SourcesSettings(_Section):
+    files: tuple[Path, ...] = (Path("library"),)
+    """Folders of .txt, .md and .html files to learn from; a folder named "control" inside is skipped."""
+    control: Path | None = Path("library/control")
+    """Documents of the same kind that are never taught: what they score is chance."""
+    wikipedia: WikipediaSettings = WikipediaSettings()
+    """The Wikipedia source."""
+
+
+class ScheduleSettings(_Section):
+    fetch_minutes: float = Field(30.0, gt=0)
+    """How often the sources are asked for something new."""
+    learn_minutes: float = Field(1.0, gt=0)
+    """How often the learner looks whether there is something to learn; cycles never overlap."""
+
+
+class TrainingSettings(_Section):
+    documents_per_cycle: int = Field(20, ge=1, le=500)
+    """At most this many new documents a cycle; a slow machine takes fewer, so as to learn them."""
+    rank: int = Field(64, ge=1, le=512)
+    """Rank of the LoRA adapter, on all linear layers (alpha equals rank)."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate; empty means by model size."""
+    batch_size: int | None = Field(None, ge=1)
+    """Sequences a step; empty means by model size."""
+    kl_weight: float = Field(0.5, ge=0)
+    """Weight of the KL term that ties the adapted model to its base on the base's own text."""
+    max_exposures: int = Field(160, ge=1)
+    """Training stops early once each new fact has been shown this often."""
+    min_exposures: int = Field(48, ge=1)
+    """A cycle takes no more documents than can be shown this often in the time it has."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of the study process; 0 means all cores on a machine of up to two, else all but one."""
+    seed: int = Field(0, ge=0)
+    """Seed of every random choice in the learner."""
+
+
+class GateSettings(_Section):
+    general_limit: float = Field(0.10, gt=0)
+    """Largest rise in general NLL over the untouched base, in nats a token, that may be published."""
+    control_probes: int = Field(60, ge=0)
+    """At most this many control probes are measured in a cycle."""
+    taught_probes: int = Field(120, ge=1)
+    """At most this many probes on new documents are measured in a cycle."""
+    kept_probes: int = Field(60, ge=0)
+    """At most this many probes on documents of earlier cycles are measured in a cycle."""
+
+
+class ServerSettings(_Section):
+    host: str = "127.0.0.1"
+    """Address to listen on. There is no login: leave it at 127.0.0.1 unless a proxy guards it."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on."""
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    """Host names under which the page may be opened (protects against DNS rebinding)."""
+    max_concurrent: int = Field(4, ge=1, le=64)
+    """Replies generated at the same time; more wait in the queue."""
+    max_queue: int = Field(32, ge=0)
+    """Requests that may wait; more get a 503."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of one forward pass; 0 means one per core, two at most."""
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    model: str = "auto"
+    """The base model: "auto", a Hugging Face name, or a folder. Fixed in base.json at the first start."""
+    revision: str = ""
+    """Branch, tag or commit of a Hugging Face model; empty means its default."""
+    home: Path = Path("continuous_learner")
+    """The folder that learner and server share."""
+    cycle_minutes: float = Field(5.0, gt=0, le=24 * 60)
+    """How long a learning cycle should take, from fetched documents to the published checkpoint."""
+    keep_versions: int = Field(5, ge=2)
+    """Published versions to keep, besides the pinned and the current one."""
+    sources: SourcesSettings = SourcesSettings()
+    """What it reads."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    """When it reads and learns."""
+    training: TrainingSettings = TrainingSettings()
+    """How it learns."""
+    gate: GateSettings = GateSettings()
+    """What a checkpoint must show before it is published."""
+    server: ServerSettings = ServerSettings()
+    """The chat server."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """Merge the settings once and make every path absolute.
+
+    `config` is the settings file; None means `autodidact.toml` in the working folder, or else in
+    the project's own. `flags` are fields of the tree given on the command line; None values are
+    left out. Raises SettingError with one line that names the key.
+    """
+    path = _find(config)
+    _check_environment()
+    given = {key: value for key, value in flags.items() if value is not None}
+
+    class Loaded(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    try:
+        loaded = Loaded(**given)
+    except ValidationError as error:
+        raise SettingError(_one_line(error, path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"{path}: not valid TOML: {error}") from None
+    except (ValueError, OSError) as error:
+        raise SettingError(f"settings: {str(error).splitlines()[0]}") from None
+    root = path.parent if path else PROJECT
+    return _anchor(loaded, root)
+
+
+def _find(config: Path | None) -> Path | None:
+    if config is not None:
+        if not config.is_file():
+            raise SettingError(f"{config}: no such settings file")
+        return config.resolve()
+    for folder in (Path.cwd(), PROJECT):
+        if (folder / "autodidact.toml").is_file():
+            return (folder / "autodidact.toml").resolve()
+    return None
+
+
+def _anchor(loaded: Settings, root: Path) -> Settings:
+    sources = loaded.sources.model_copy(
+        update={
+            "files": tuple(root / folder for folder in loaded.sources.files),
+            "control": None if loaded.sources.control is None else root / loaded.sources.control,
+        }
+    )
+    model = loaded.model
+    if model != "auto" and (root / model).is_dir():
+        model = str((root / model).resolve())
+    return loaded.model_copy(
+        update={"sources": sources, "home": root / loaded.home, "model": model}
+    )
+
+
+def keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of the tree as (dotted key, pydantic FieldInfo)."""
+    for name, info in model.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from keys(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def _check_environment() -> None:
+    known = {ENV_PREFIX + key.replace(".", "__").upper() for key, _ in keys()}
+    known |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            raise SettingError(f"environment variable {name}: no such setting{_nearest(name.upper(), known)}")
+
+
+def _nearest(name: str, known: set[str] | list[str]) -> str:
+    match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _one_line(error: ValidationError, path: Path | None) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    where = path.name if path else "settings"
+    if first["type"] == "extra_forbidden":
+        known = [name for name, _ in keys()] + list(Settings.model_fields)
+        return f"{where}: {key}: no such setting{_nearest(key, known)}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {key}: {first['msg']}{more}"
+
+

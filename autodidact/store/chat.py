@@ -1,0 +1,269 @@
+"""`chat.db`: conversations and their messages. Only the server writes it.
+
+A question and the row of its reply are stored together before the first token; the reply's row is
+`open` until it is finished. A server that is killed leaves open rows behind: the next one to open
+the file marks them `failed`. Deleting hides a conversation at once; it is wiped a minute later, so
+that it can be brought back until then.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlite_utils
+
+from autodidact.store.connection import Connections
+
+Finish = Literal["open", "stop", "length", "stopped", "failed"]
+TITLE_CHARS = 60
+WIPE_AFTER_S = 60.0
+
+
+@dataclass(frozen=True)
+class Conversation:
+    id: str
+    title: str
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A question (`role` user) or a reply (assistant). What follows `created_at` belongs to replies.
+
+    `reply_to` is the question's id; `dropped` counts the earlier turns that the model did not see.
+    """
+
+    id: int
+    role: str
+    content: str
+    created_at: float
+    reply_to: int | None
+    version: int
+    sampling: dict[str, Any]
+    finish: Finish
+    tokens: int
+    prompt_tokens: int
+    dropped: int
+    tok_s: float | None
+    first_token_ms: int | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The rows of a reply that is about to be written."""
+
+    conversation_id: str
+    question_id: int
+    reply_id: int
+
+
+def _v1(db: sqlite_utils.Database) -> None:
+    db["conversations"].create(
+        {"id": str, "title": str, "created_at": float, "updated_at": float, "deleted_at": float},
+        pk="id",
+        not_null={"title", "created_at", "updated_at"},
+    )
+    db["conversations"].create_index(["updated_at", "id"])
+    db["messages"].create(
+        {
+            "id": int,
+            "conversation_id": str,
+            "role": str,
+            "content": str,
+            "created_at": float,
+            "reply_to": int,
+            "version": int,
+            "sampling": str,
+            "finish": str,
+            "tokens": int,
+            "prompt_tokens": int,
+            "dropped": int,
+            "tok_s": float,
+            "first_token_ms": int,
+        },
+        pk="id",
+        foreign_keys=[("conversation_id", "conversations", "id")],
+        not_null={"conversation_id", "role", "content", "created_at"},
+    )
+    db["messages"].create_index(["conversation_id"])
+
+
+MIGRATIONS = (_v1,)
+
+
+class ChatStore:
+    def __init__(self, path: Path) -> None:
+        self._db = Connections(path, MIGRATIONS)
+        with self._db.write() as db:
+            db.conn.execute("UPDATE messages SET finish = 'failed' WHERE finish = 'open'")
+            _wipe(db)
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Reading -----------------------------------------------------------------------------
+
+    def conversation(self, conversation_id: str) -> Conversation | None:
+        rows = list(
+            self._db.read()["conversations"].rows_where(
+                "id = ? AND deleted_at IS NULL", [conversation_id]
+            )
+        )
+        return _conversation(rows[0]) if rows else None
+
+    def conversations(
+        self, limit: int, before: tuple[float, str] | None = None
+    ) -> list[Conversation]:
+        """The latest first. `before` is (updated_at, id) of the last one that is known."""
+        where, values = "deleted_at IS NULL", []
+        if before is not None:
+            where += " AND (updated_at, id) < (?, ?)"
+            values = list(before)
+        rows = self._db.read()["conversations"].rows_where(
+            where, values, order_by="updated_at desc, id desc", limit=limit
+        )
+        return [_conversation(row) for row in rows]
+
+    def messages(self, conversation_id: str) -> list[StoredMessage]:
+        """All messages in the order they were written."""
+        rows = self._db.read()["messages"].rows_where(
+            "conversation_id = ?", [conversation_id], order_by="id"
+        )
+        return [_message(row) for row in rows]
+
+    # Writing -----------------------------------------------------------------------------
+
+    def begin(
+        self,
+        conversation_id: str | None,
+        question: str,
+        *,
+        question_id: int | None = None,
+        version: int,
+        sampling: dict[str, Any],
+        prompt_tokens: int,
+        dropped: int,
+    ) -> Begun:
+        """Store a question and the open row of its reply, in a new conversation if there is none.
+
+        `question_id` names a stored question that is asked again; no second one is stored then.
+        """
+        now = time.time()
+        with self._db.write() as db:
+            _wipe(db)
+            if conversation_id is None:
+                conversation_id = secrets.token_urlsafe(9)
+                db["conversations"].insert(
+                    {
+                        "id": conversation_id,
+                        "title": title_of(question),
+                        "created_at": now,
+                        "updated_at": now,
+                    }
+                )
+            else:
+                db["conversations"].update(conversation_id, {"updated_at": now})
+            row = {"conversation_id": conversation_id, "created_at": now}
+            if question_id is None:
+                question_id = _insert(db, {**row, "role": "user", "content": question})
+            reply_id = _insert(
+                db,
+                {
+                    **row,
+                    "role": "assistant",
+                    "content": "",
+                    "reply_to": question_id,
+                    "version": version,
+                    "sampling": json.dumps(sampling),
+                    "finish": "open",
+                    "prompt_tokens": prompt_tokens,
+                    "dropped": dropped,
+                },
+            )
+        return Begun(conversation_id, question_id, reply_id)
+
+    def finish(
+        self,
+        reply_id: int,
+        content: str,
+        finish: Finish,
+        *,
+        tokens: int,
+        tok_s: float | None,
+        first_token_ms: int | None,
+    ) -> None:
+        with self._db.write() as db:
+            db.conn.execute(
+                "UPDATE messages SET content = ?, finish = ?, tokens = ?, tok_s = ?, "
+                "first_token_ms = ? WHERE id = ?",
+                (content, finish, tokens, tok_s, first_token_ms, reply_id),
+            )
+
+    def delete(self, conversation_id: str) -> bool:
+        """Hide a conversation; False if there is none. `restore` brings it back for a minute."""
+        with self._db.write() as db:
+            _wipe(db)
+            cursor = db.conn.execute(
+                "UPDATE conversations SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
+                (time.time(), conversation_id),
+            )
+            return bool(cursor.rowcount)
+
+    def restore(self, conversation_id: str) -> bool:
+        with self._db.write() as db:
+            cursor = db.conn.execute(
+                "UPDATE conversations SET deleted_at = NULL WHERE id = ? AND deleted_at IS NOT NULL",
+                (conversation_id,),
+            )
+            return bool(cursor.rowcount)
+
+
+def title_of(question: str) -> str:
+    """A conversation's title: the beginning of its first question, cut at a word."""
+    line = " ".join(question.split())
+    if len(line) <= TITLE_CHARS:
+        return line
+    head = line[: TITLE_CHARS - 1]
+    return (head.rsplit(" ", 1)[0] if " " in head else head) + "…"
+
+
+def _insert(db: sqlite_utils.Database, row: dict[str, Any]) -> int:
+    pk = db["messages"].insert(row).last_pk
+    return int(str(pk))
+
+
+def _wipe(db: sqlite_utils.Database) -> None:
+    old = (time.time() - WIPE_AFTER_S,)
+    db.conn.execute(
+        "DELETE FROM messages WHERE conversation_id IN "
+        "(SELECT id FROM conversations WHERE deleted_at < ?)",
+        old,
+    )
+    db.conn.execute("DELETE FROM conversations WHERE deleted_at < ?", old)
+
+
+def _conversation(row: dict[str, Any]) -> Conversation:
+    return Conversation(row["id"], row["title"], row["updated_at"])
+
+
+def _message(row: dict[str, Any]) -> StoredMessage:
+    return StoredMessage(
+        id=row["id"],
+        role=row["role"],
+        content=row["content"],
+        created_at=row["created_at"],
+        reply_to=row["reply_to"],
+        version=row["version"] or 0,
+        sampling=json.loads(row["sampling"] or "{}"),
+        finish=row["finish"] or "stop",
+        tokens=row["tokens"] or 0,
+        prompt_tokens=row["prompt_tokens"] or 0,
+        dropped=row["dropped"] or 0,
+        tok_s=row["tok_s"],
+        first_token_ms=row["first_token_ms"],
+    )

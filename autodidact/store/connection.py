@@ -1,0 +1,114 @@
+"""Opening a database the safe way, and ordered migrations.
+
+WAL is used only where SQLite is new enough to be free of the "WAL-reset" bug (3.51.3); elsewhere a
+rollback journal with `synchronous=FULL`. Writers take the write lock at the start of a transaction
+(`BEGIN IMMEDIATE`): a deferred upgrade fails at once, whatever the busy timeout. Readers open the
+file read-write with `query_only=ON`, because a `mode=ro` reader cannot roll back what a killed
+writer left behind.
+
+Not covered: network filesystems, whose locks cannot be trusted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlite_utils
+
+from autodidact.errors import AutodidactError, ResourceError
+
+Migration = Callable[[sqlite_utils.Database], None]
+BUSY_TIMEOUT_MS = 10_000
+_WAL_SAFE = (3, 51, 3)
+
+
+class Connections:
+    """One connection per thread to one file; `write()` is a transaction, `read()` a connection."""
+
+    def __init__(
+        self, path: Path, migrations: Sequence[Migration], *, readonly: bool = False
+    ) -> None:
+        self.path = path
+        self.readonly = readonly
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        if not readonly:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._migrate(migrations)
+
+    def read(self) -> sqlite_utils.Database:
+        db = getattr(self._local, "db", None)
+        if db is None:
+            db = self._connect()
+            self._local.db = db
+        return db
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite_utils.Database]:
+        """A transaction: committed at the end of the block, rolled back on any exception."""
+        if self.readonly:
+            raise AssertionError(f"{self.path.name} was opened for reading")
+        db = self.read()
+        try:
+            with self._write_lock:
+                db.conn.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                except BaseException:
+                    db.conn.execute("ROLLBACK")
+                    raise
+                db.conn.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise ResourceError(f"{self.path}: the disk is full") from error
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._open:
+                connection.close()
+            self._open.clear()
+        self._local = threading.local()
+
+    def _connect(self) -> sqlite_utils.Database:
+        if self.readonly and not self.path.exists():
+            raise FileNotFoundError(self.path)
+        try:
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False
+            )
+            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            connection.execute("PRAGMA foreign_keys=ON")
+            if self.readonly:
+                connection.execute("PRAGMA query_only=ON")
+            elif sqlite3.sqlite_version_info >= _WAL_SAFE:
+                connection.execute("PRAGMA journal_mode=WAL")
+            else:
+                connection.execute("PRAGMA journal_mode=DELETE")
+                connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.DatabaseError as error:
+            raise AutodidactError(
+                f"{self.path}: cannot be opened as a database ({error}); move it away to start anew"
+            ) from None
+        connection.row_factory = sqlite3.Row
+        with self._lock:
+            self._open.append(connection)
+        return sqlite_utils.Database(connection)
+
+    def _migrate(self, migrations: Sequence[Migration]) -> None:
+        done: int = self.read().conn.execute("PRAGMA user_version").fetchone()[0]
+        if done > len(migrations):
+            raise AutodidactError(
+                f"{self.path}: made by a newer version of Autodidact (schema {done}, "
+                f"this one knows {len(migrations)}); update Autodidact"
+            )
+        for number, step in enumerate(migrations[done:], start=done + 1):
+            with self.write() as db:
+                step(db)
+                db.conn.execute(f"PRAGMA user_version={number:d}")

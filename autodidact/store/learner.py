@@ -1,0 +1,365 @@
+"""`learner.db`: the ledger of learning. Only the learner's main process writes it.
+
+A document's state is `queued` → `studying` (cycle n) → `learned` (version n), or `given_up` after
+too many rejected cycles, `superseded` when its source delivered a newer text, `unusable` when no
+rule finds a fact in it. The chain of manifests on disk is the record of what was published: at
+start `reconcile` brings the ledger into line with it, so that a kill between the two neither loses
+a document nor teaches it twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlite_utils
+
+from autodidact.store.connection import Connections
+from autodidact.types import Document, Probe
+
+CycleState = Literal["running", "published", "rejected", "failed", "interrupted"]
+MAX_TRIES = 3
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    id: int
+    document: Document
+    state: str
+    tries: int
+    cycle: int | None
+
+
+@dataclass(frozen=True)
+class SourceState:
+    name: str
+    cursor: str | None
+    last_at: float | None
+    next_at: float | None
+    error: str
+    documents: int
+
+
+def _v1(db: sqlite_utils.Database) -> None:
+    db["documents"].create(
+        {
+            "id": int,
+            "source": str,
+            "uri": str,
+            "title": str,
+            "text": str,
+            "license": str,
+            "digest": str,
+            "cursor": str,
+            "state": str,
+            "tries": int,
+            "cycle": int,
+            "reason": str,
+            "added_at": float,
+        },
+        pk="id",
+        not_null={"source", "uri", "title", "text", "digest", "state", "tries"},
+    )
+    db["documents"].create_index(["source", "digest"], unique=True)
+    db["documents"].create_index(["state"])
+    db["sources"].create(
+        {"name": str, "cursor": str, "last_at": float, "next_at": float, "error": str}, pk="name"
+    )
+    db["cycles"].create(
+        {
+            "n": int,
+            "state": str,
+            "parent": int,
+            "started_at": float,
+            "ended_at": float,
+            "documents": str,
+            "reasons": str,
+            "report": str,
+            "settings": str,
+        },
+        pk="n",
+        not_null={"state", "started_at"},
+    )
+    db["probes"].create(
+        {
+            "id": str,
+            "cycle": int,
+            "document_id": int,
+            "split": str,
+            "question": str,
+            "answer": str,
+            "distractors": str,
+            "kind": str,
+            "relation": str,
+            "wording": str,
+            "frozen_at": float,
+        },
+        pk="id",
+        foreign_keys=[("cycle", "cycles", "n")],
+    )
+    db["probes"].create_index(["document_id"])
+    db["results"].create(
+        {
+            "cycle": int,
+            "probe_id": str,
+            "arm": str,
+            "reply": str,
+            "correct": int,
+            "logprob": float,
+            "margin": float,
+        },
+        pk=("cycle", "probe_id", "arm"),
+        foreign_keys=[("cycle", "cycles", "n"), ("probe_id", "probes", "id")],
+    )
+    db["status"].create({"id": int, "payload": str, "updated_at": float}, pk="id")
+
+
+MIGRATIONS = (_v1,)
+
+
+class LearnerStore:
+    """The ledger. `readonly=True` is for the server and the command line."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        self._db = Connections(path, MIGRATIONS, readonly=readonly)
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Documents ---------------------------------------------------------------------------
+
+    def add(self, document: Document) -> bool:
+        """Queue a document; False if this source delivered this very text before."""
+        with self._db.write() as db:
+            known = db.conn.execute(
+                "SELECT 1 FROM documents WHERE digest = ?", (document.digest,)
+            ).fetchone()
+            if known:
+                return False
+            db.conn.execute(
+                "UPDATE documents SET state = 'superseded' "
+                "WHERE source = ? AND uri = ? AND state IN ('queued', 'learned', 'unusable')",
+                (document.source, document.uri),
+            )
+            db["documents"].insert(
+                {**asdict(document), "state": "queued", "tries": 0, "added_at": time.time()}
+            )
+        return True
+
+    def documents(self, state: str, limit: int = 1_000_000) -> list[StoredDocument]:
+        """Documents in a state: those tried least first, then in the order they came."""
+        rows = self._db.read()["documents"].rows_where(
+            "state = ?", [state], order_by="tries, id", limit=limit
+        )
+        return [_stored(row) for row in rows]
+
+    def document(self, document_id: int) -> StoredDocument:
+        return _stored(self._db.read()["documents"].get(document_id))
+
+    def count(self, state: str) -> int:
+        return int(self._db.read()["documents"].count_where("state = ?", [state]))
+
+    def set_unusable(self, document_id: int, reason: str) -> None:
+        with self._db.write() as db:
+            db["documents"].update(document_id, {"state": "unusable", "reason": reason})
+
+    # Sources -----------------------------------------------------------------------------
+
+    def source(self, name: str) -> SourceState:
+        rows = list(self._db.read()["sources"].rows_where("name = ?", [name]))
+        row = rows[0] if rows else {"name": name}
+        documents = self._db.read()["documents"].count_where("source = ?", [name])
+        return SourceState(
+            name,
+            row.get("cursor"),
+            row.get("last_at"),
+            row.get("next_at"),
+            row.get("error") or "",
+            int(documents),
+        )
+
+    def sources(self) -> list[SourceState]:
+        return [self.source(row["name"]) for row in list(self._db.read()["sources"].rows)]
+
+    def set_source(self, name: str, **values: Any) -> None:
+        """Store `cursor`, `last_at`, `next_at` or `error` of a source."""
+        with self._db.write() as db:
+            db["sources"].upsert({"name": name, **values}, pk="name")
+
+    # Cycles ------------------------------------------------------------------------------
+
+    def begin_cycle(self, n: int, parent: int | None, settings: dict[str, Any]) -> None:
+        with self._db.write() as db:
+            db["cycles"].insert(
+                {
+                    "n": n,
+                    "state": "running",
+                    "parent": parent,
+                    "started_at": time.time(),
+                    "documents": "[]",
+                    "settings": json.dumps(settings),
+                }
+            )
+
+    def last_cycle(self) -> int:
+        row = self._db.read().conn.execute("SELECT MAX(n) FROM cycles").fetchone()
+        return int(row[0] or 0)
+
+    def freeze(self, cycle: int, probes: Iterable[Probe]) -> None:
+        """Write probes down before training begins; the same probe is never frozen twice."""
+        now = time.time()
+        rows = []
+        for probe in probes:
+            row = asdict(probe)
+            row["distractors"] = json.dumps(row["distractors"])
+            rows.append({**row, "cycle": cycle, "frozen_at": now})
+        with self._db.write() as db:
+            db["probes"].insert_all(rows, pk="id", ignore=True)
+
+    def probes(self, document_ids: Sequence[int]) -> list[Probe]:
+        marks = ",".join("?" * len(document_ids))
+        rows = self._db.read()["probes"].rows_where(
+            f"document_id IN ({marks})", list(document_ids), order_by="id"
+        )
+        return [_probe(row) for row in rows]
+
+    def study(self, cycle: int, document_ids: Sequence[int]) -> None:
+        """Say which documents the running cycle teaches."""
+        with self._db.write() as db:
+            db["cycles"].update(cycle, {"documents": json.dumps(list(document_ids))})
+            db.conn.executemany(
+                "UPDATE documents SET state = 'studying', cycle = ? WHERE id = ?",
+                [(cycle, document_id) for document_id in document_ids],
+            )
+
+    def record(self, cycle: int, arm: str, results: Iterable[dict[str, Any]]) -> None:
+        rows = [{"cycle": cycle, "arm": arm, **result} for result in results]
+        with self._db.write() as db:
+            db["results"].insert_all(rows, pk=("cycle", "probe_id", "arm"), replace=True)
+
+    def finish_cycle(
+        self, cycle: int, state: CycleState, reasons: Sequence[str], report: dict[str, Any]
+    ) -> None:
+        """Close a cycle and move its documents: published → learned, else back to the queue."""
+        with self._db.write() as db:
+            db["cycles"].update(
+                cycle,
+                {
+                    "state": state,
+                    "ended_at": time.time(),
+                    "reasons": json.dumps(list(reasons)),
+                    "report": json.dumps(report),
+                },
+            )
+            _move_documents(db, cycle, state)
+
+    def cycle(self, n: int) -> dict[str, Any] | None:
+        """One cycle with its report, or None."""
+        rows = list(self._db.read()["cycles"].rows_where("n = ?", [n]))
+        if not rows:
+            return None
+        row = dict(rows[0])
+        for key, empty in (("documents", []), ("reasons", []), ("report", {}), ("settings", {})):
+            row[key] = json.loads(row[key]) if row[key] else empty
+        return row
+
+    def cycles(self, limit: int = 20) -> list[dict[str, Any]]:
+        """The latest cycles, newest first."""
+        rows = list(self._db.read()["cycles"].rows_where(order_by="n desc", limit=limit))
+        return [cycle for row in rows if (cycle := self.cycle(row["n"])) is not None]
+
+    def results(self, cycle: int) -> list[dict[str, Any]]:
+        return [
+            dict(row)
+            for row in self._db.read()["results"].rows_where(
+                "cycle = ?", [cycle], order_by="probe_id, arm"
+            )
+        ]
+
+    def reconcile(self, published: set[int]) -> list[str]:
+        """Bring the ledger into line with the published versions, after a kill.
+
+        A running cycle whose version stands on disk was published; any other running cycle was
+        interrupted and its documents return to the queue without a try counted. Returns a line for
+        each repair.
+        """
+        lines = []
+        with self._db.write() as db:
+            rows = db.conn.execute("SELECT n FROM cycles WHERE state = 'running'").fetchall()
+            for (n,) in rows:
+                state: CycleState = "published" if n in published else "interrupted"
+                db["cycles"].update(n, {"state": state, "ended_at": time.time()})
+                _move_documents(db, n, state)
+                lines.append(f"cycle {n} was cut off; found {state}")
+        return lines
+
+    def requeue_after(self, version: int) -> int:
+        """A rollback: documents learned after `version` go back to the queue. Returns how many."""
+        with self._db.write() as db:
+            cursor = db.conn.execute(
+                "UPDATE documents SET state = 'queued', cycle = NULL "
+                "WHERE state = 'learned' AND cycle > ?",
+                (version,),
+            )
+            return int(cursor.rowcount)
+
+    # Status for the page -------------------------------------------------------------------
+
+    def set_status(self, payload: dict[str, Any]) -> None:
+        with self._db.write() as db:
+            db["status"].upsert(
+                {"id": 1, "payload": json.dumps(payload), "updated_at": time.time()}, pk="id"
+            )
+
+    def status(self) -> dict[str, Any] | None:
+        """What the learner said last, with `updated_at`; None before its first word."""
+        rows = list(self._db.read()["status"].rows)
+        if not rows:
+            return None
+        payload: dict[str, Any] = json.loads(rows[0]["payload"])
+        return {**payload, "updated_at": rows[0]["updated_at"]}
+
+
+def _move_documents(db: sqlite_utils.Database, cycle: int, state: CycleState) -> None:
+    if state == "published":
+        db.conn.execute(
+            "UPDATE documents SET state = 'learned' WHERE state = 'studying' AND cycle = ?",
+            (cycle,),
+        )
+        return
+    tried = 1 if state == "rejected" else 0
+    db.conn.execute(
+        "UPDATE documents SET tries = tries + ?, cycle = NULL, "
+        "state = CASE WHEN tries + ? >= ? THEN 'given_up' ELSE 'queued' END "
+        "WHERE state = 'studying' AND cycle = ?",
+        (tried, tried, MAX_TRIES, cycle),
+    )
+
+
+def _stored(row: dict[str, Any]) -> StoredDocument:
+    fields = ("source", "uri", "title", "text", "license", "digest", "cursor")
+    return StoredDocument(
+        row["id"],
+        Document(**{name: row[name] or "" for name in fields}),
+        row["state"],
+        row["tries"],
+        row["cycle"],
+    )
+
+
+def _probe(row: dict[str, Any]) -> Probe:
+    return Probe(
+        row["id"],
+        row["document_id"],
+        row["question"],
+        row["answer"],
+        tuple(json.loads(row["distractors"])),
+        row["kind"],
+        row["relation"],
+        row["wording"],
+        row["split"],
+    )

@@ -1,0 +1,1 @@
+"""Adapting the base: supervised fine-tuning of a LoRA adapter."""

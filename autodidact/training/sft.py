@@ -1,0 +1,255 @@
+"""Supervised fine-tuning of a LoRA adapter, tied to its base by a KL term.
+
+Contract: given token sequences with labels, anchors (text that the base itself wrote) and a number
+of steps, `Trainer.step` does one optimiser step. Loss is on answers and on text, never on prompts
+or padding; a batch without a supervised token raises. On anchors the loss is KL(base ‖ model):
+forgetting follows the KL to the base (Shenfeld et al. 2025, "RL's Razor"), and the base is the same
+module tree with its adapter switched off, so no second model is needed.
+
+Adapters follow "LoRA Without Regret" (Schulman et al. 2025): all linear layers, alpha = rank, no
+dropout, no weight decay. Packing is not used: it leaks between documents without FlashAttention.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from autodidact.errors import TrainingError
+from autodidact.model import LoadedBase, dialogue_ids, fork, linear_names
+from autodidact.settings import TrainingSettings
+from autodidact.types import Example
+
+MAX_TOKENS = 384
+WARM_UP = 0.05
+QUESTIONS_FIRST = 0.10
+CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the size of the model decides. `anchor_shape` is (blocks, tokens) a step."""
+
+    rank: int
+    learning_rate: float
+    batch_size: int
+    kl_weight: float
+    anchor_shape: tuple[int, int]
+    autocast: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sequence_:
+    """One training sequence: labels are the ids, or -100 where no loss is due."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    kind: str
+    document_id: int
+
+
+def recipe_for(parameters: int, settings: TrainingSettings, autocast: bool) -> Recipe:
+    """Learning rate and batch by model size, unless the settings say otherwise."""
+    million = parameters / 1e6
+    if million <= 30:
+        rate, batch, anchors = 1e-3, 32, (4, 128)
+    elif million <= 200:
+        rate, batch, anchors = 5e-4, 8, (2, 96)
+    elif million <= 450:
+        rate, batch, anchors = 3e-4, 8, (2, 96)
+    else:
+        rate, batch, anchors = 2e-4, 8, (2, 96)
+    return Recipe(
+        settings.rank,
+        settings.learning_rate or rate,
+        settings.batch_size or batch,
+        settings.kl_weight,
+        anchors,
+        autocast,
+        settings.seed,
+    )
+
+
+def tokenise(base: LoadedBase, examples: Sequence[Example]) -> list[Sequence_]:
+    """Examples as sequences. A dialogue that is too long is left out rather than cut in its
+    answer; a text is cut at MAX_TOKENS."""
+    limit = min(MAX_TOKENS, base.context)
+    made = []
+    for example in examples:
+        if example.messages:
+            ids, start = dialogue_ids(base, example.messages)
+            if len(ids) > limit:
+                continue
+            labels = [-100] * start + ids[start:]
+        else:
+            ids = [base.start_id, *base.tokenizer(example.text, add_special_tokens=False).input_ids]
+            ids = ids[:limit]
+            labels = [-100, *ids[1:]]
+        made.append(Sequence_(tuple(ids), tuple(labels), example.kind, example.document_id))
+    return made
+
+
+class Trainer:
+    """A LoRA adapter on a copy of the base, and its optimiser."""
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        recipe: Recipe,
+        anchors: Sequence[Sequence[int]],
+        adapter: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.base = base
+        self.recipe = recipe
+        torch.manual_seed(recipe.seed)
+        config = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.rank,
+            lora_dropout=0.0,
+            target_modules=linear_names(base.model),
+            task_type="CAUSAL_LM",
+        )
+        self.model: PeftModel = get_peft_model(fork(base.model), config)
+        self.parameters = {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
+        for parameter in self.parameters.values():
+            parameter.data = parameter.data.float()
+        if adapter is not None:
+            self._start_from(adapter)
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=recipe.learning_rate,
+            weight_decay=0.0,
+            betas=(0.9, 0.99),
+        )
+        self._anchors = [list(ids) for ids in anchors]
+        self._random = random.Random(recipe.seed)
+        self.model.train()
+
+    def _start_from(self, adapter: dict[str, torch.Tensor]) -> None:
+        from peft import set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(self.model, adapter)
+        if result.unexpected_keys:
+            raise TrainingError(f"the parent's adapter has foreign keys: {result.unexpected_keys[0]}")
+
+    def step(self, batch: Sequence[Sequence_], fraction: float) -> float:
+        """One optimiser step on a batch; `fraction` of the cycle's steps is done.
+
+        Returns the loss on supervised tokens, in nats a token. Raises TrainingError when it is not
+        finite or nothing is supervised.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * schedule(fraction)
+        with self._autocast():
+            ids, labels, mask = self._pad([(s.ids, s.labels) for s in batch])
+            logits = self.model(input_ids=ids, attention_mask=mask).logits
+            loss = F.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
+            )
+        if not math.isfinite(loss.item()):
+            raise TrainingError("the loss is not finite or no token is supervised")
+        loss.backward()
+        if self.recipe.kl_weight and self._anchors:
+            self._anchor_loss().backward()
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    def _anchor_loss(self) -> torch.Tensor:
+        blocks, length = self.recipe.anchor_shape
+        chosen = self._random.sample(self._anchors, min(blocks, len(self._anchors)))
+        cut = [self._window(ids, length) for ids in chosen]
+        with self._autocast():
+            ids, labels, mask = self._pad([(c, c) for c in cut])
+            with torch.no_grad(), self.model.disable_adapter():
+                teacher = self.model(input_ids=ids, attention_mask=mask).logits
+            student = self.model(input_ids=ids, attention_mask=mask).logits
+        keep = labels != -100
+        divergence = F.kl_div(
+            F.log_softmax(student[keep].float(), -1),
+            F.log_softmax(teacher[keep].float(), -1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return self.recipe.kl_weight * divergence
+
+    def _window(self, ids: list[int], length: int) -> list[int]:
+        start = self._random.randrange(max(1, len(ids) - length + 1))
+        return ids[start : start + length]
+
+    def _pad(
+        self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        width = max(len(ids) for ids, _ in rows)
+        shape = (len(rows), width)
+        ids = torch.full(shape, self.base.pad_id)
+        labels = torch.full(shape, -100)
+        mask = torch.zeros(shape, dtype=torch.long)
+        for i, (row, marks) in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            labels[i, : len(marks)] = torch.tensor(marks)
+            mask[i, : len(row)] = 1
+        device = self.base.device
+        return ids.to(device), labels.to(device), mask.to(device)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if not self.recipe.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(self.base.device.type, dtype=torch.bfloat16)
+
+
+def schedule(fraction: float) -> float:
+    """Linear warm-up over the first 5 % of a cycle, then linear to 0."""
+    if fraction < WARM_UP:
+        return max(0.02, fraction / WARM_UP)
+    return max(0.0, (1 - fraction) / (1 - WARM_UP))
+
+
+def batches(
+    new: Sequence[Sequence_], old: Sequence[Sequence_], replay: float, size: int, seed: int
+) -> Iterator[list[Sequence_]]:
+    """An endless stream of batches: passes over `new`, each with `replay` (a share of all) of
+    `old` mixed in. Sequences of like length go together; deterministic for a seed."""
+    order = random.Random(seed)
+    budget = size * 64
+    while True:
+        rows = list(new)
+        if old:
+            count = min(len(old), round(len(new) * replay / (1 - replay)))
+            rows += order.sample(list(old), count)
+        order.shuffle(rows)
+        rows.sort(key=lambda s: len(s.ids) + order.random() * 8)
+        made: list[list[Sequence_]] = [[]]
+        for row in rows:
+            last = made[-1]
+            if last and (len(last) >= size or (len(last) + 1) * len(row.ids) > budget):
+                made.append([])
+            made[-1].append(row)
+        order.shuffle(made)
+        yield from made
+
+
+def seconds_per_step(trainer: Trainer, stream: Iterator[list[Sequence_]], steps: int = 3) -> float:
+    """Time a few steps at learning rate zero, so that they change nothing."""
+    rate = trainer.recipe.learning_rate
+    times = []
+    for _ in range(steps):
+        begun = time.perf_counter()
+        trainer.step(next(stream), 1.0)
+        times.append(time.perf_counter() - begun)
+    assert trainer.recipe.learning_rate == rate
+    return sorted(times)[len(times) // 2]
