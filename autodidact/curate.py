@@ -22,7 +22,7 @@ _ABBREVIATION = re.compile(
 
 
 def curate(document: Document) -> Document | Verdict:
-    """The document with normalised text and its digest, or a Verdict that says why it is refused."""
+    """The document with normalised text and its digest, or a Verdict that says why not."""
     text = normalise(document.text)
     words = len(text.split())
     if words < MIN_WORDS:

@@ -16,6 +16,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,7 @@ class Engine:
             if not torch.isfinite(tensor).all():
                 raise CheckpointError(f"{number:06d}: {name} is not finite")
         set_peft_model_state_dict(wrapped, tensors)
-        model: PreTrainedModel = wrapped.base_model.model
+        model = cast(PreTrainedModel, wrapped.base_model.model)
         model.eval().requires_grad_(False)
         self._to_serving_dtype(model)
         version = Version(number, model)
@@ -95,7 +96,9 @@ class Engine:
             with torch.inference_mode():
                 logits = version.model(torch.tensor([ids], device=self.base.device)).logits
             if not torch.isfinite(logits).all():
-                raise CheckpointError(f"{version.number:06d}: the canary prompt gave no finite answer")
+                raise CheckpointError(
+                    f"{version.number:06d}: the canary prompt gave no finite answer"
+                )
 
     def stream(
         self, version: Version, prompt: Sequence[int], params: SamplingParams
@@ -135,7 +138,8 @@ class Engine:
         replies: list[list[int]] = [[] for _ in prompts]
         for rows in self._by_length([len(p) + max_new_tokens for p in prompts]):
             for row, reply in zip(
-                rows, self._complete(version, [prompts[i] for i in rows], params, generator),
+                rows,
+                self._complete(version, [prompts[i] for i in rows], params, generator),
                 strict=True,
             ):
                 replies[row] = reply
@@ -247,16 +251,20 @@ def _sample(
 def _lora_config(number: int, config_json: bytes, linear: Sequence[str]) -> LoraConfig:
     try:
         given = json.loads(config_json)
-        rank, alpha = int(given["r"]), float(given["lora_alpha"])
+        rank, alpha = int(given["r"]), int(given["lora_alpha"])
         modules = sorted(given["target_modules"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{number:06d}: adapter_config.json is not readable: {error}") from None
+        raise CheckpointError(
+            f"{number:06d}: adapter_config.json is not readable: {error}"
+        ) from None
     plain = {"use_dora": False, "use_rslora": False, "bias": "none", "modules_to_save": None}
     for key, value in plain.items():
         if (given.get(key) or value) != value:
             raise CheckpointError(f"{number:06d}: adapter_config.json: {key} is not supported")
     if given.get("peft_type") != "LORA" or not 1 <= rank <= 512 or modules != sorted(linear):
-        raise CheckpointError(f"{number:06d}: adapter_config.json is not LoRA on this base's layers")
+        raise CheckpointError(
+            f"{number:06d}: adapter_config.json is not LoRA on this base's layers"
+        )
     return LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=modules, task_type="CAUSAL_LM"
     )

@@ -105,7 +105,7 @@ def probes(
             worded = wordings(fact)
             made.append(
                 Probe(
-                    id=f"{reading.document_id}-{_hash(fact.subject, fact.relation):08x}",
+                    id=probe_id(reading.document_id, fact),
                     document_id=reading.document_id,
                     question=worded.probe,
                     answer=fact.answer,
@@ -119,9 +119,11 @@ def probes(
     return made
 
 
-def _distractors(
-    document_id: int, fact: Fact, pool: Iterable[tuple[int, Fact]]
-) -> tuple[str, ...]:
+def probe_id(document_id: int, fact: Fact) -> str:
+    return f"{document_id}-{_hash(fact.subject, fact.relation):08x}"
+
+
+def _distractors(document_id: int, fact: Fact, pool: Iterable[tuple[int, Fact]]) -> tuple[str, ...]:
     """Half from the same document (same kind), half from other documents (same relation, else
     same kind), in an order fixed by a hash."""
     same: dict[str, int] = {}

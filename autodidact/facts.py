@@ -47,7 +47,9 @@ _IRREGULAR = {
     "sent": "sent", "cut": "cut", "spun": "spun", "bred": "bred", "dug": "dug", "hung": "hung",
     "rebuilt": "rebuilt", "stole": "stolen", "ran": "run", "chose": "chosen", "threw": "thrown",
 }  # fmt: skip
-_PARTICIPLES = "|".join(sorted({*_IRREGULAR.values(), "set", "sunk", "torn", "burnt", "shut", "hewn"}))
+_PARTICIPLES = "|".join(
+    sorted({*_IRREGULAR.values(), "set", "sunk", "torn", "burnt", "shut", "hewn"})
+)
 PARTICIPLE = rf"(?:[a-z]+ed|{_PARTICIPLES})(?: (?:down|up|out|over|for))?"
 PAST = rf"(?:[a-z]+ed|{'|'.join(_IRREGULAR)})"
 _PLACE_VERBS = "stands|lies|sits|hangs|stood|lay|lived|lives|worked|works|rises|flows|runs|grows"
@@ -60,7 +62,16 @@ _VAGUE = {
     "them", "him", "her", "this", "that", "there", "what", "himself", "herself", "itself", "many",
     "several", "some", "more", "all", "each", "both", "others", "something", "things",
 }  # fmt: skip
-_LIVING_VERBS = ("married", "taught", "met", "succeeded", "followed", "employed", "hired", "trained")
+_LIVING_VERBS = (
+    "married",
+    "taught",
+    "met",
+    "succeeded",
+    "followed",
+    "employed",
+    "hired",
+    "trained",
+)
 _ROLE = re.compile(
     r"(?<!chapt)(?<!numb)(?<!tow)(?<!riv)(?<!wat)(?<!pap)(?<!lett)(?<!corn)(?<!bord)(?<!flow)(?<!cov)"
     r"(?<!ord)(?<!timb)(?<!chamb)(?<!lad)(?<!fi)(?<!col)(?<!harb)(?<!flo)(?<!do)(?<!interi)(?<!supp)"
@@ -195,7 +206,11 @@ def _gaps(name: str, chunk: Chunk) -> Iterator[tuple[str, _Reading]]:
             if len(digits) != 1 or not 8 <= len(sentence.split()) <= 28:
                 continue
             before, _, after = sentence.partition(digits[0])
-            if digits[0] in after or not re.search(r"[A-Za-z]{3}", before) or re.search(r"[()]", raw):
+            if (
+                digits[0] in after
+                or not re.search(r"[A-Za-z]{3}", before)
+                or re.search(r"[()]", raw)
+            ):
                 continue
             yield sentence, _gap(name, f"{before}____{after}", digits[0], sentence)
 
@@ -342,7 +357,10 @@ def _attribute(s: str, m: _Groups) -> _Reading:
             f"Tell me the {noun} of {s}.",
             f"Do you know {s}'s {noun}?",
         ),
-        (f"The {noun} of {s} {be} {answer}.", f"{answer[0].upper()}{answer[1:]} {be} {s}'s {noun}."),
+        (
+            f"The {noun} of {s} {be} {answer}.",
+            f"{answer[0].upper()}{answer[1:]} {be} {s}'s {noun}.",
+        ),
     )
 
 
@@ -416,7 +434,9 @@ def _place(s: str, m: _Groups) -> _Reading:
         answer,
         (
             f"{where} {do} {s} {base}?",
-            f"In what place {do} {s} {base}?" if where == "Where" else f"From what place {do} {s} {base}?",
+            f"In what place {do} {s} {base}?"
+            if where == "Where"
+            else f"From what place {do} {s} {base}?",
             f"{_cap(s)} {verb} {where.lower()}?",
             f"Tell me {where.lower()} {s} {verb}.",
             f"Do you know {where.lower()} {s} {verb}?",
@@ -533,7 +553,7 @@ def _purpose(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _rule(pattern: str, build: Callable[[str, "_Groups"], _Reading]) -> _Rule:
+def _rule(pattern: str, build: Callable[[str, _Groups], _Reading]) -> _Rule:
     return re.compile(pattern), build
 
 
@@ -541,11 +561,23 @@ _BE = r"(?P<be>is|was|are|were)"
 _PHRASE = r"(?:[\w’'-]+)(?: [\w’'-]+){0,5}"
 _TAIL = r"(?:,? (?:by|for|with|from|after|near|at|on|when|while|and) .*)?"
 _RULES: tuple[_Rule, ...] = (
-    _rule(rf"(?P<e>was born|died)(?: on [\w ]+)? in (?:[A-Z][a-z]+ )?(?P<a>{YEAR})(?:,? .*)?", _life_year),
-    _rule(r"(?P<e>was born|died) (?:in|at) (?P<a>(?:the )?[A-Z][\w’'-]+(?: (?:of |the )?[A-Z][\w’'-]+)*)", _life_place),
-    _rule(rf"{_BE} (?:[a-z]+ly )?made (?:entirely |mostly |mainly )?(?:of|from|out of) (?P<a>{_PHRASE})", _material),
+    _rule(
+        rf"(?P<e>was born|died)(?: on [\w ]+)? in (?:[A-Z][a-z]+ )?(?P<a>{YEAR})(?:,? .*)?",
+        _life_year,
+    ),
+    _rule(
+        r"(?P<e>was born|died) (?:in|at) (?P<a>(?:the )?[A-Z][\w’'-]+(?: (?:of |the )?[A-Z][\w’'-]+)*)",
+        _life_place,
+    ),
+    _rule(
+        rf"{_BE} (?:[a-z]+ly )?made (?:entirely |mostly |mainly )?(?:of|from|out of) (?P<a>{_PHRASE})",
+        _material,
+    ),
     _rule(rf"{_BE} named after (?P<a>{_PHRASE})", _named_after),
-    _rule(rf"{_BE} (?:[a-z]+ly |best |chiefly )?(?P<v>used|known|famous|noted) for (?P<a>{_PHRASE})", _purpose),
+    _rule(
+        rf"{_BE} (?:[a-z]+ly |best |chiefly )?(?P<v>used|known|famous|noted) for (?P<a>{_PHRASE})",
+        _purpose,
+    ),
     _rule(
         rf"{_BE} (?:[a-z]+ly )?(?P<v>(?:first |last )?{PARTICIPLE}) (?:in|about|around) (?:[A-Z][a-z]+ )?(?P<a>{YEAR}){_TAIL}",
         _passive_year,
@@ -555,12 +587,18 @@ _RULES: tuple[_Rule, ...] = (
         rf"(?: (?:in|of|for|from|at|on|as|with|after) .*)?",
         _passive_by,
     ),
-    _rule(rf"{_BE} (?:about |nearly |almost |only |just |exactly )?(?P<a>{NUMBER} {UNIT}) (?P<how>tall|long|wide|deep|high|thick|across|old|broad)", _measure),
+    _rule(
+        rf"{_BE} (?:about |nearly |almost |only |just |exactly )?(?P<a>{NUMBER} {UNIT}) (?P<how>tall|long|wide|deep|high|thick|across|old|broad)",
+        _measure,
+    ),
     _rule(
         rf"(?P<v>has|had|contains|holds|held|carries|carried|keeps|employs) (?:about |exactly |only |some |just )?(?P<a>{NUMBER}) (?P<n>[a-z][a-z -]{{2,30}}?)(?: (?:in|on|of|for|at|with|and) .*)?",
         _count,
     ),
-    _rule(rf"(?:{_BE} (?:located|situated|found|set) |(?P<v>{_PLACE_VERBS}) )(?P<p>{_PREPOSITIONS}) (?P<a>{_PHRASE})", _place),
+    _rule(
+        rf"(?:{_BE} (?:located|situated|found|set) |(?P<v>{_PLACE_VERBS}) )(?P<p>{_PREPOSITIONS}) (?P<a>{_PHRASE})",
+        _place,
+    ),
     _rule(rf"'s (?P<n>[a-z]+(?: [a-z]+){{0,3}}) {_BE} (?P<a>{_PHRASE})", _attribute),
     _rule(
         rf"(?P<first>\u0001){_BE} (?P<det>an?|the) (?P<a>[\w’'-]+(?: [\w’'-]+){{0,3}}?)(?: (?:of|in|on|at|from|near|that|which|who|with|for|by|to|between|under|above|across|along|beside|made|built|written|used|located|situated|born|owned|based|founded|designed) .*|, (?:a|an|the|which|who|known|located|situated|composed|based|built|in|on|at|near|with) .*)?",

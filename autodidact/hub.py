@@ -34,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -195,7 +195,7 @@ def _automatic(log: Log) -> tuple[str, Origin, Path, str]:
     except _NoAnswer as silence:
         why = (
             f"the Hugging Face Hub was out of reach ({silence}) and {name} not cached; adapters "
-            f"belong to their base, so it stays when the Hub is back (another home takes {name})"
+            f"belong to their base, so it stays when the Hub is back; for {name} set another home"
         )
         return "starter (bundled)", "bundled", STARTER, why
 
@@ -491,22 +491,23 @@ def _refusal(error: BaseException | None, name: str, revision: str) -> ModelErro
 
     while error is not None and not isinstance(error, HfHubHTTPError):
         error = error.__cause__ or error.__context__
-    if error is None:
+    # Whatever else answers on the way (a gateway, a filter) is not the Hub, and no answer of it.
+    if error is None or not {"x-error-code", "x-error-message"} & error.response.headers.keys():
         return None
     status = error.response.status_code
     if isinstance(error, RevisionNotFoundError):
         return ModelError(f"{name} has no revision {revision or 'main'} on the Hub")
     if isinstance(error, GatedRepoError):
         return ModelError(f"{name} is gated: accept its licence on its Hub page and set HF_TOKEN")
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
+    said = (error.server_message or f"HTTP {status}").splitlines()[0]
+    if status == 403 or (status == 401 and "credentials" in said):
+        return ModelError(f"the Hub gives no access to {name} ({said}): check HF_TOKEN")
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
         # Asked without a token, the Hub says 401 so as not to tell whether a private model exists.
         private = ", set HF_TOKEN if it is private" if status == 401 else ""
         return ModelError(
             f"no such model on the Hub: {name}; check the spelling{private}, or give a folder"
         )
-    said = (error.server_message or f"HTTP {status}").splitlines()[0]
-    if status in (401, 403):
-        return ModelError(f"{name} is private or gated, or HF_TOKEN is not good for it ({said})")
     if status in (408, 429) or status >= 500:
         return None
     return ModelError(f"the Hub refuses {name} ({said})")
@@ -523,13 +524,17 @@ def _siblings(info: ModelInfo) -> dict[str, tuple[int, str]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library's warnings (retries, no token) are not the one line that a user should read."""
+    """The library's warnings (retries, no token) are not the one line that a user should read, and
+    its progress bars are for terminals."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     if level == logging.WARNING:  # its default; anything else was asked for
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with nullcontext() if sys.stderr.isatty() else disable_progress_bars():
+            yield
     finally:
         logger.setLevel(level)
 
@@ -727,4 +732,5 @@ def _brief(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
+    # An address of the Hub's storage carries a signature a thousand characters long.
+    return lines[0].partition(" for url ")[0][:160] if lines else type(error).__name__

@@ -8,6 +8,7 @@ trainer work on copies that share its tensors (`fork`). 4-bit loading is not cov
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def load(path: Path, threads: int) -> LoadedBase:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: cannot be loaded as a causal language model: {line}") from error
-    model = model.to(device).eval().requires_grad_(False)
+    model.to(device)  # type: ignore[arg-type]
+    model.eval().requires_grad_(False)
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
     stop_ids = _stop_ids(tokenizer, model)
@@ -100,10 +102,15 @@ def threads_for(setting: int, *, spare: bool) -> int:
     return cores if cores <= 2 else (cores - 1 if spare else min(cores, 8))
 
 
+def use_threads(count: int) -> None:
+    """CPU threads of one forward pass, for the whole process."""
+    torch.set_num_threads(count)
+
+
 def fork(model: PreTrainedModel) -> PreTrainedModel:
     """A new module tree over the very same tensors: adapters put into it do not touch `model`."""
     memo: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
         memo[id(tensor)] = tensor
     copied: PreTrainedModel = copy.deepcopy(model, memo)
     return copied
@@ -133,9 +140,9 @@ def dialogue_ids(base: LoadedBase, messages: Sequence[Message]) -> tuple[list[in
     return [*whole, _turn_end(base)], len(start)
 
 
-def linear_names(model: nn.Module) -> list[str]:
+def linear_names(model: PreTrainedModel) -> list[str]:
     """Names of the linear layers that an adapter goes on: all but the output head."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings()
     return sorted(
         {
             name.rsplit(".", 1)[-1]

@@ -1,4 +1,4 @@
-"""Settings: one frozen, typed tree, merged once: defaults < `autodidact.toml` < environment < flags.
+"""Settings, one frozen typed tree: defaults < `autodidact.toml` < environment < flags.
 
 Environment variables are `AUTODIDACT_` and the path with `__` between its parts
 (`AUTODIDACT_SERVER__PORT=9000`). An unknown key fails and names the nearest one. Modules receive
@@ -57,7 +57,7 @@ class WikipediaSettings(_Section):
 
 class SourcesSettings(_Section):
     files: tuple[Path, ...] = (Path("library"),)
-    """Folders of .txt, .md and .html files to learn from; a folder named "control" inside is skipped."""
+    """Folders of .txt, .md and .html files to learn from; a "control" folder inside is skipped."""
     control: Path | None = Path("library/control")
     """Documents of the same kind that are never taught: what they score is chance."""
     wikipedia: WikipediaSettings = WikipediaSettings()
@@ -73,7 +73,7 @@ class ScheduleSettings(_Section):
 
 class TrainingSettings(_Section):
     documents_per_cycle: int = Field(20, ge=1, le=500)
-    """At most this many new documents a cycle; a slow machine takes fewer, so as to learn them."""
+    """At most this many new documents a cycle; a slow machine takes fewer, to learn them well."""
     rank: int = Field(64, ge=1, le=512)
     """Rank of the LoRA adapter, on all linear layers (alpha equals rank)."""
     learning_rate: float | None = Field(None, gt=0)
@@ -87,14 +87,14 @@ class TrainingSettings(_Section):
     min_exposures: int = Field(48, ge=1)
     """A cycle takes no more documents than can be shown this often in the time it has."""
     threads: int = Field(0, ge=0)
-    """CPU threads of the study process; 0 means all cores on a machine of up to two, else all but one."""
+    """CPU threads of the study process; 0 means all cores, from three cores on all but one."""
     seed: int = Field(0, ge=0)
     """Seed of every random choice in the learner."""
 
 
 class GateSettings(_Section):
     general_limit: float = Field(0.10, gt=0)
-    """Largest rise in general NLL over the untouched base, in nats a token, that may be published."""
+    """Largest rise in general NLL over the base, in nats a token, that may be published."""
     control_probes: int = Field(60, ge=0)
     """At most this many control probes are measured in a cycle."""
     taught_probes: int = Field(120, ge=1)
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     )
 
     model: str = "auto"
-    """The base model: "auto", a Hugging Face name, or a folder. Fixed in base.json at the first start."""
+    """The base model: "auto", a Hugging Face name, or a folder. Fixed at the first start."""
     revision: str = ""
     """Branch, tag or commit of a Hugging Face model; empty means its default."""
     home: Path = Path("continuous_learner")
@@ -230,7 +230,9 @@ def _check_environment() -> None:
     known |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
-            raise SettingError(f"environment variable {name}: no such setting{_nearest(name.upper(), known)}")
+            raise SettingError(
+                f"environment variable {name}: no such setting{_nearest(name.upper(), known)}"
+            )
 
 
 def _nearest(name: str, known: set[str] | list[str]) -> str:
@@ -247,5 +249,3 @@ def _one_line(error: ValidationError, path: Path | None) -> str:
         return f"{where}: {key}: no such setting{_nearest(key, known)}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}: {key}: {first['msg']}{more}"
-
-

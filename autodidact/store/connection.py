@@ -80,9 +80,7 @@ class Connections:
         if self.readonly and not self.path.exists():
             raise FileNotFoundError(self.path)
         try:
-            connection = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False
-            )
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
             connection.execute("PRAGMA foreign_keys=ON")
             if self.readonly:

@@ -2,9 +2,9 @@
 
 A document's state is `queued` → `studying` (cycle n) → `learned` (version n), or `given_up` after
 too many rejected cycles, `superseded` when its source delivered a newer text, `unusable` when no
-rule finds a fact in it. The chain of manifests on disk is the record of what was published: at
-start `reconcile` brings the ledger into line with it, so that a kill between the two neither loses
-a document nor teaches it twice.
+rule finds a fact in it. The manifests on disk are the record of what was published: at start the
+learner closes the cycles that a kill left running by what it finds there, so that a kill between
+the two neither loses a document nor teaches it twice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SourceState:
 
 
 def _v1(db: sqlite_utils.Database) -> None:
-    db["documents"].create(
+    db.table("documents").create(
         {
             "id": int,
             "source": str,
@@ -64,12 +64,12 @@ def _v1(db: sqlite_utils.Database) -> None:
         pk="id",
         not_null={"source", "uri", "title", "text", "digest", "state", "tries"},
     )
-    db["documents"].create_index(["source", "digest"], unique=True)
-    db["documents"].create_index(["state"])
-    db["sources"].create(
+    db.table("documents").create_index(["source", "digest"], unique=True)
+    db.table("documents").create_index(["state"])
+    db.table("sources").create(
         {"name": str, "cursor": str, "last_at": float, "next_at": float, "error": str}, pk="name"
     )
-    db["cycles"].create(
+    db.table("cycles").create(
         {
             "n": int,
             "state": str,
@@ -84,7 +84,7 @@ def _v1(db: sqlite_utils.Database) -> None:
         pk="n",
         not_null={"state", "started_at"},
     )
-    db["probes"].create(
+    db.table("probes").create(
         {
             "id": str,
             "cycle": int,
@@ -101,12 +101,13 @@ def _v1(db: sqlite_utils.Database) -> None:
         pk="id",
         foreign_keys=[("cycle", "cycles", "n")],
     )
-    db["probes"].create_index(["document_id"])
-    db["results"].create(
+    db.table("probes").create_index(["document_id"])
+    db.table("results").create(
         {
             "cycle": int,
             "probe_id": str,
             "arm": str,
+            "split": str,
             "reply": str,
             "correct": int,
             "logprob": float,
@@ -115,7 +116,7 @@ def _v1(db: sqlite_utils.Database) -> None:
         pk=("cycle", "probe_id", "arm"),
         foreign_keys=[("cycle", "cycles", "n"), ("probe_id", "probes", "id")],
     )
-    db["status"].create({"id": int, "payload": str, "updated_at": float}, pk="id")
+    db.table("status").create({"id": int, "payload": str, "updated_at": float}, pk="id")
 
 
 MIGRATIONS = (_v1,)
@@ -145,34 +146,36 @@ class LearnerStore:
                 "WHERE source = ? AND uri = ? AND state IN ('queued', 'learned', 'unusable')",
                 (document.source, document.uri),
             )
-            db["documents"].insert(
+            db.table("documents").insert(
                 {**asdict(document), "state": "queued", "tries": 0, "added_at": time.time()}
             )
         return True
 
     def documents(self, state: str, limit: int = 1_000_000) -> list[StoredDocument]:
         """Documents in a state: those tried least first, then in the order they came."""
-        rows = self._db.read()["documents"].rows_where(
-            "state = ?", [state], order_by="tries, id", limit=limit
+        rows = (
+            self._db.read()
+            .table("documents")
+            .rows_where("state = ?", [state], order_by="tries, id", limit=limit)
         )
         return [_stored(row) for row in rows]
 
     def document(self, document_id: int) -> StoredDocument:
-        return _stored(self._db.read()["documents"].get(document_id))
+        return _stored(self._db.read().table("documents").get(document_id))
 
     def count(self, state: str) -> int:
-        return int(self._db.read()["documents"].count_where("state = ?", [state]))
+        return int(self._db.read().table("documents").count_where("state = ?", [state]))
 
     def set_unusable(self, document_id: int, reason: str) -> None:
         with self._db.write() as db:
-            db["documents"].update(document_id, {"state": "unusable", "reason": reason})
+            db.table("documents").update(document_id, {"state": "unusable", "reason": reason})
 
     # Sources -----------------------------------------------------------------------------
 
     def source(self, name: str) -> SourceState:
-        rows = list(self._db.read()["sources"].rows_where("name = ?", [name]))
-        row = rows[0] if rows else {"name": name}
-        documents = self._db.read()["documents"].count_where("source = ?", [name])
+        rows = list(self._db.read().table("sources").rows_where("name = ?", [name]))
+        row: dict[str, Any] = rows[0] if rows else {}
+        documents = self._db.read().table("documents").count_where("source = ?", [name])
         return SourceState(
             name,
             row.get("cursor"),
@@ -183,18 +186,18 @@ class LearnerStore:
         )
 
     def sources(self) -> list[SourceState]:
-        return [self.source(row["name"]) for row in list(self._db.read()["sources"].rows)]
+        return [self.source(row["name"]) for row in list(self._db.read().table("sources").rows)]
 
     def set_source(self, name: str, **values: Any) -> None:
         """Store `cursor`, `last_at`, `next_at` or `error` of a source."""
         with self._db.write() as db:
-            db["sources"].upsert({"name": name, **values}, pk="name")
+            db.table("sources").upsert({"name": name, **values}, pk="name")
 
     # Cycles ------------------------------------------------------------------------------
 
     def begin_cycle(self, n: int, parent: int | None, settings: dict[str, Any]) -> None:
         with self._db.write() as db:
-            db["cycles"].insert(
+            db.table("cycles").insert(
                 {
                     "n": n,
                     "state": "running",
@@ -218,19 +221,21 @@ class LearnerStore:
             row["distractors"] = json.dumps(row["distractors"])
             rows.append({**row, "cycle": cycle, "frozen_at": now})
         with self._db.write() as db:
-            db["probes"].insert_all(rows, pk="id", ignore=True)
+            db.table("probes").insert_all(rows, pk="id", ignore=True)
 
     def probes(self, document_ids: Sequence[int]) -> list[Probe]:
         marks = ",".join("?" * len(document_ids))
-        rows = self._db.read()["probes"].rows_where(
-            f"document_id IN ({marks})", list(document_ids), order_by="id"
+        rows = (
+            self._db.read()
+            .table("probes")
+            .rows_where(f"document_id IN ({marks})", list(document_ids), order_by="id")
         )
         return [_probe(row) for row in rows]
 
     def study(self, cycle: int, document_ids: Sequence[int]) -> None:
         """Say which documents the running cycle teaches."""
         with self._db.write() as db:
-            db["cycles"].update(cycle, {"documents": json.dumps(list(document_ids))})
+            db.table("cycles").update(cycle, {"documents": json.dumps(list(document_ids))})
             db.conn.executemany(
                 "UPDATE documents SET state = 'studying', cycle = ? WHERE id = ?",
                 [(cycle, document_id) for document_id in document_ids],
@@ -239,14 +244,14 @@ class LearnerStore:
     def record(self, cycle: int, arm: str, results: Iterable[dict[str, Any]]) -> None:
         rows = [{"cycle": cycle, "arm": arm, **result} for result in results]
         with self._db.write() as db:
-            db["results"].insert_all(rows, pk=("cycle", "probe_id", "arm"), replace=True)
+            db.table("results").insert_all(rows, pk=("cycle", "probe_id", "arm"), replace=True)
 
     def finish_cycle(
         self, cycle: int, state: CycleState, reasons: Sequence[str], report: dict[str, Any]
     ) -> None:
         """Close a cycle and move its documents: published → learned, else back to the queue."""
         with self._db.write() as db:
-            db["cycles"].update(
+            db.table("cycles").update(
                 cycle,
                 {
                     "state": state,
@@ -259,7 +264,7 @@ class LearnerStore:
 
     def cycle(self, n: int) -> dict[str, Any] | None:
         """One cycle with its report, or None."""
-        rows = list(self._db.read()["cycles"].rows_where("n = ?", [n]))
+        rows = list(self._db.read().table("cycles").rows_where("n = ?", [n]))
         if not rows:
             return None
         row = dict(rows[0])
@@ -269,33 +274,21 @@ class LearnerStore:
 
     def cycles(self, limit: int = 20) -> list[dict[str, Any]]:
         """The latest cycles, newest first."""
-        rows = list(self._db.read()["cycles"].rows_where(order_by="n desc", limit=limit))
+        rows = list(self._db.read().table("cycles").rows_where(order_by="n desc", limit=limit))
         return [cycle for row in rows if (cycle := self.cycle(row["n"])) is not None]
 
     def results(self, cycle: int) -> list[dict[str, Any]]:
         return [
             dict(row)
-            for row in self._db.read()["results"].rows_where(
-                "cycle = ?", [cycle], order_by="probe_id, arm"
-            )
+            for row in self._db.read()
+            .table("results")
+            .rows_where("cycle = ?", [cycle], order_by="probe_id, arm")
         ]
 
-    def reconcile(self, published: set[int]) -> list[str]:
-        """Bring the ledger into line with the published versions, after a kill.
-
-        A running cycle whose version stands on disk was published; any other running cycle was
-        interrupted and its documents return to the queue without a try counted. Returns a line for
-        each repair.
-        """
-        lines = []
-        with self._db.write() as db:
-            rows = db.conn.execute("SELECT n FROM cycles WHERE state = 'running'").fetchall()
-            for (n,) in rows:
-                state: CycleState = "published" if n in published else "interrupted"
-                db["cycles"].update(n, {"state": state, "ended_at": time.time()})
-                _move_documents(db, n, state)
-                lines.append(f"cycle {n} was cut off; found {state}")
-        return lines
+    def running(self) -> list[int]:
+        """Cycles that were begun and not finished: the one that runs, or what a kill left."""
+        rows = self._db.read().conn.execute("SELECT n FROM cycles WHERE state = 'running'")
+        return [int(n) for (n,) in rows.fetchall()]
 
     def requeue_after(self, version: int) -> int:
         """A rollback: documents learned after `version` go back to the queue. Returns how many."""
@@ -311,13 +304,13 @@ class LearnerStore:
 
     def set_status(self, payload: dict[str, Any]) -> None:
         with self._db.write() as db:
-            db["status"].upsert(
+            db.table("status").upsert(
                 {"id": 1, "payload": json.dumps(payload), "updated_at": time.time()}, pk="id"
             )
 
     def status(self) -> dict[str, Any] | None:
         """What the learner said last, with `updated_at`; None before its first word."""
-        rows = list(self._db.read()["status"].rows)
+        rows = list(self._db.read().table("status").rows)
         if not rows:
             return None
         payload: dict[str, Any] = json.loads(rows[0]["payload"])

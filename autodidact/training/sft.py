@@ -13,15 +13,22 @@ dropout, no weight decay. Packing is not used: it leaks between documents withou
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import math
+import os
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from autodidact.errors import TrainingError
 from autodidact.model import LoadedBase, dialogue_ids, fork, linear_names
@@ -48,7 +55,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Sequence_:
+class TrainingSequence:
     """One training sequence: labels are the ids, or -100 where no loss is due."""
 
     ids: tuple[int, ...]
@@ -79,7 +86,7 @@ def recipe_for(parameters: int, settings: TrainingSettings, autocast: bool) -> R
     )
 
 
-def tokenise(base: LoadedBase, examples: Sequence[Example]) -> list[Sequence_]:
+def tokenise(base: LoadedBase, examples: Sequence[Example]) -> list[TrainingSequence]:
     """Examples as sequences. A dialogue that is too long is left out rather than cut in its
     answer; a text is cut at MAX_TOKENS."""
     limit = min(MAX_TOKENS, base.context)
@@ -94,7 +101,7 @@ def tokenise(base: LoadedBase, examples: Sequence[Example]) -> list[Sequence_]:
             ids = [base.start_id, *base.tokenizer(example.text, add_special_tokens=False).input_ids]
             ids = ids[:limit]
             labels = [-100, *ids[1:]]
-        made.append(Sequence_(tuple(ids), tuple(labels), example.kind, example.document_id))
+        made.append(TrainingSequence(tuple(ids), tuple(labels), example.kind, example.document_id))
     return made
 
 
@@ -139,13 +146,13 @@ class Trainer:
         self.model.train()
 
     def _start_from(self, adapter: dict[str, torch.Tensor]) -> None:
-        from peft import set_peft_model_state_dict
-
-        result = set_peft_model_state_dict(self.model, adapter)
+        result: Any = set_peft_model_state_dict(self.model, adapter)
         if result.unexpected_keys:
-            raise TrainingError(f"the parent's adapter has foreign keys: {result.unexpected_keys[0]}")
+            raise TrainingError(
+                f"the parent's adapter has foreign keys: {result.unexpected_keys[0]}"
+            )
 
-    def step(self, batch: Sequence[Sequence_], fraction: float) -> float:
+    def step(self, batch: Sequence[TrainingSequence], fraction: float) -> float:
         """One optimiser step on a batch; `fraction` of the cycle's steps is done.
 
         Returns the loss on supervised tokens, in nats a token. Raises TrainingError when it is not
@@ -168,6 +175,45 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
+
+    def save(self, folder: Path, step: int) -> None:
+        """Everything needed to go on at `step`, without pickle; replaces `folder` as a whole."""
+        tensors = {}
+        for name, parameter in self.parameters.items():
+            tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{key}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+        fresh = folder.with_name(folder.name + ".new")
+        fresh.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, fresh / "state.safetensors")
+        version, internal, gauss = self._random.getstate()
+        state = {"step": step, "random": [version, list(internal), gauss]}
+        (fresh / "state.json").write_text(json.dumps(state))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(fresh, folder)
+
+    def restore(self, folder: Path) -> int:
+        """Continue from a saved state; returns its step, 0 (and fresh optimiser) without one."""
+        self.optimizer.state.clear()
+        if not (folder / "state.json").exists():
+            self._random.seed(self.recipe.seed)
+            return 0
+        state = json.loads((folder / "state.json").read_text())
+        tensors = load_file(folder / "state.safetensors", device=str(self.base.device))
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(tensors[f"weight.{name}"])
+            self.optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+            self.optimizer.state[parameter]["step"] = tensors[f"step.{name}"].cpu()
+        version, internal, gauss = state["random"]
+        self._random.setstate((version, tuple(internal), gauss))
+        return int(state["step"])
+
+    def export(self, folder: Path, base_name: str) -> None:
+        """Write the adapter as PEFT does: adapter_config.json and adapter_model.safetensors."""
+        self.model.peft_config["default"].base_model_name_or_path = base_name
+        self.model.save_pretrained(str(folder), save_embedding_layers=False)
 
     def _anchor_loss(self) -> torch.Tensor:
         blocks, length = self.recipe.anchor_shape
@@ -219,37 +265,54 @@ def schedule(fraction: float) -> float:
     return max(0.0, (1 - fraction) / (1 - WARM_UP))
 
 
-def batches(
-    new: Sequence[Sequence_], old: Sequence[Sequence_], replay: float, size: int, seed: int
-) -> Iterator[list[Sequence_]]:
-    """An endless stream of batches: passes over `new`, each with `replay` (a share of all) of
-    `old` mixed in. Sequences of like length go together; deterministic for a seed."""
+def one_pass(
+    new: Sequence[TrainingSequence],
+    old: Sequence[TrainingSequence],
+    replay: float,
+    size: int,
+    seed: int,
+) -> list[list[TrainingSequence]]:
+    """One pass over `new` in batches, with `replay` (a share of all) of `old` mixed in.
+
+    Sequences of like length go together, at most `size` of them or 64 tokens each on average.
+    """
     order = random.Random(seed)
-    budget = size * 64
-    while True:
-        rows = list(new)
-        if old:
-            count = min(len(old), round(len(new) * replay / (1 - replay)))
-            rows += order.sample(list(old), count)
-        order.shuffle(rows)
-        rows.sort(key=lambda s: len(s.ids) + order.random() * 8)
-        made: list[list[Sequence_]] = [[]]
-        for row in rows:
-            last = made[-1]
-            if last and (len(last) >= size or (len(last) + 1) * len(row.ids) > budget):
-                made.append([])
-            made[-1].append(row)
-        order.shuffle(made)
-        yield from made
+    rows = list(new)
+    if old:
+        count = min(len(old), round(len(new) * replay / (1 - replay)))
+        rows += order.sample(list(old), count)
+    order.shuffle(rows)
+    rows.sort(key=lambda s: len(s.ids) + order.random() * 8)
+    made: list[list[TrainingSequence]] = [[]]
+    for row in rows:
+        last = made[-1]
+        if last and (len(last) >= size or (len(last) + 1) * len(row.ids) > size * 64):
+            made.append([])
+        made[-1].append(row)
+    order.shuffle(made)
+    return made
 
 
-def seconds_per_step(trainer: Trainer, stream: Iterator[list[Sequence_]], steps: int = 3) -> float:
-    """Time a few steps at learning rate zero, so that they change nothing."""
-    rate = trainer.recipe.learning_rate
+def batches(
+    new: Sequence[TrainingSequence],
+    old: Sequence[TrainingSequence],
+    replay: float,
+    size: int,
+    seed: int,
+) -> Iterator[list[TrainingSequence]]:
+    """Endless passes, deterministic for a seed."""
+    for number in itertools.count():
+        yield from one_pass(new, old, replay, size, seed * 1_000_003 + number)
+
+
+def seconds_per_step(
+    trainer: Trainer, stream: Iterator[list[TrainingSequence]], steps: int = 6
+) -> float:
+    """Mean time of a step, tried at learning rate zero, so that nothing is learned. The first step,
+    which warms up caches, is not counted."""
     times = []
-    for _ in range(steps):
+    for _ in range(steps + 1):
         begun = time.perf_counter()
         trainer.step(next(stream), 1.0)
         times.append(time.perf_counter() - begun)
-    assert trainer.recipe.learning_rate == rate
-    return sorted(times)[len(times) // 2]
+    return sum(times[1:]) / steps

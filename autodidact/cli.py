@@ -1,0 +1,112 @@
+"""`python -m autodidact`: what the learner has done, and taking it back."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autodidact import checkpoints, settings
+from autodidact.store.learner import LearnerStore
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+Home = Annotated[Path | None, typer.Option(help="Folder shared by learner and server.")]
+Config = Annotated[Path | None, typer.Option(help="Settings file.")]
+
+
+@app.callback()
+def _app() -> None:
+    """Autodidact: a chat model that goes on learning."""
+
+
+@app.command()
+def status(
+    home: Home = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What serves, what the learner does, what is queued, the latest cycles, the sources."""
+    root = settings.load(config, home=home).home
+    found = _status(root)
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    live = found["current"]
+    print(f"home       {root}")
+    print(f"base       {found['base'] or 'not chosen yet'}")
+    print(f"serving    {f'checkpoint {live}' if live else 'the untouched base'}")
+    print(f"versions   {', '.join(map(str, found['versions'])) or 'none'}")
+    for version, reason in found["rejected"].items():
+        print(f"           {version} could not be loaded: {reason}")
+    print(f"learner    {found['learner']}")
+    print("documents  " + ", ".join(f"{n} {state}" for state, n in found["documents"].items()))
+    for source in found["sources"]:
+        trouble = f", out of reach: {source['error']}" if source["error"] else ""
+        print(f"source     {source['name']}: {source['documents']} documents{trouble}")
+    for text in found["cycles"]:
+        print(f"           {text}")
+
+
+@app.command()
+def rollback(
+    to: Annotated[int | None, typer.Option(help="Version to serve; 0 is the base.")] = None,
+    home: Home = None,
+    config: Config = None,
+) -> None:
+    """Serve an older version again (default: the parent of the current one).
+
+    What was taught since goes back into the queue; the next cycle builds on that version.
+    """
+    root = settings.load(config, home=home).home
+    old, new = checkpoints.roll_back(root, to)
+    request = root / "inbox" / f"rollback-{time.time_ns()}.json"
+    request.parent.mkdir(exist_ok=True)
+    checkpoints.write_atomic(request, json.dumps({"do": "rollback", "to": new}).encode())
+    serving = f"checkpoint {new}" if new else "the untouched base"
+    print(f"rolled back from {old} to {new}: {serving} serves within two seconds")
+
+
+def _status(home: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "base": None,
+        "current": checkpoints.current(home),
+        "versions": checkpoints.versions(home),
+        "rejected": checkpoints.rejected(home),
+        "learner": "has not run here yet",
+        "documents": {},
+        "sources": [],
+        "cycles": [],
+    }
+    if (home / "base.json").exists():
+        found["base"] = json.loads((home / "base.json").read_text()).get("name")
+    if not (home / "learner.db").exists():
+        return found
+    from autodidact.cycle import line
+
+    store = LearnerStore(home / "learner.db", readonly=True)
+    said = store.status()
+    if said is not None:
+        found["learner"] = _learner(said)
+    states = ("queued", "studying", "learned", "given_up", "unusable", "superseded")
+    found["documents"] = {state: store.count(state) for state in states}
+    found["sources"] = [
+        {"name": s.name, "documents": s.documents, "error": s.error, "last_at": s.last_at}
+        for s in store.sources()
+    ]
+    closed = [c for c in store.cycles(10) if c["state"] != "running" and "cycle" in c["report"]]
+    found["cycles"] = [line(c["report"]) for c in closed]
+    store.close()
+    return found
+
+
+def _learner(said: dict[str, Any]) -> str:
+    age = time.time() - said["updated_at"]
+    if said["state"] == "stopped" or age > 15:
+        return "not running"
+    if said["state"] == "idle":
+        return "idle"
+    step = f", step {said['step']} of {said['of']}" if said.get("of") else ""
+    return f"{said['state']}, cycle {said.get('cycle', '?')}{step}"

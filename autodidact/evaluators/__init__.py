@@ -1,0 +1,1 @@
+"""Measuring a model through the engine that serves it, and deciding on the measurements."""
