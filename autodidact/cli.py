@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,16 +13,35 @@ from typing import Annotated, Any
 import typer
 
 from autodidact import checkpoints, settings
+from autodidact.settings import PROJECT
 from autodidact.store.learner import LearnerStore
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 Home = Annotated[Path | None, typer.Option(help="Folder shared by learner and server.")]
+KILL_WAIT_S = 20
+"""How long both get to stop, once one has ended or Ctrl-C was pressed."""
 Config = Annotated[Path | None, typer.Option(help="Settings file.")]
 
 
 @app.callback()
 def _app() -> None:
     """Autodidact: a chat model that goes on learning."""
+
+
+@app.command()
+def run() -> None:
+    """Learner and server side by side, both logs; Ctrl-C stops both. What `make run` starts."""
+    from honcho import manager
+
+    manager.KILL_WAIT = KILL_WAIT_S
+    both = manager.Manager()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    for name in ("web_learner", "server"):
+        command = f"exec {shlex.quote(sys.executable)} {shlex.quote(str(PROJECT / name))}.py"
+        both.add_process(name.removeprefix("web_"), command, env=environment, cwd=str(PROJECT))
+    both.loop()
+    interrupted = both.returncode in (0, -2, -15, 130, 143)
+    raise typer.Exit(0 if interrupted else both.returncode or 1)
 
 
 @app.command()

@@ -33,7 +33,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """A question (`role` user) or a reply (assistant). What follows `created_at` belongs to replies.
+    """A question (`role` user) or a reply (assistant), to which all after `created_at` belongs.
 
     `reply_to` is the question's id; `dropped` counts the earlier turns that the model did not see.
     """
@@ -63,13 +63,13 @@ class Begun:
 
 
 def _v1(db: sqlite_utils.Database) -> None:
-    db["conversations"].create(
+    db.table("conversations").create(
         {"id": str, "title": str, "created_at": float, "updated_at": float, "deleted_at": float},
         pk="id",
         not_null={"title", "created_at", "updated_at"},
     )
-    db["conversations"].create_index(["updated_at", "id"])
-    db["messages"].create(
+    db.table("conversations").create_index(["updated_at", "id"])
+    db.table("messages").create(
         {
             "id": int,
             "conversation_id": str,
@@ -90,7 +90,7 @@ def _v1(db: sqlite_utils.Database) -> None:
         foreign_keys=[("conversation_id", "conversations", "id")],
         not_null={"conversation_id", "role", "content", "created_at"},
     )
-    db["messages"].create_index(["conversation_id"])
+    db.table("messages").create_index(["conversation_id"])
 
 
 MIGRATIONS = (_v1,)
@@ -110,9 +110,9 @@ class ChatStore:
 
     def conversation(self, conversation_id: str) -> Conversation | None:
         rows = list(
-            self._db.read()["conversations"].rows_where(
-                "id = ? AND deleted_at IS NULL", [conversation_id]
-            )
+            self._db.read()
+            .table("conversations")
+            .rows_where("id = ? AND deleted_at IS NULL", [conversation_id])
         )
         return _conversation(rows[0]) if rows else None
 
@@ -124,15 +124,19 @@ class ChatStore:
         if before is not None:
             where += " AND (updated_at, id) < (?, ?)"
             values = list(before)
-        rows = self._db.read()["conversations"].rows_where(
-            where, values, order_by="updated_at desc, id desc", limit=limit
+        rows = (
+            self._db.read()
+            .table("conversations")
+            .rows_where(where, values, order_by="updated_at desc, id desc", limit=limit)
         )
         return [_conversation(row) for row in rows]
 
     def messages(self, conversation_id: str) -> list[StoredMessage]:
         """All messages in the order they were written."""
-        rows = self._db.read()["messages"].rows_where(
-            "conversation_id = ?", [conversation_id], order_by="id"
+        rows = (
+            self._db.read()
+            .table("messages")
+            .rows_where("conversation_id = ?", [conversation_id], order_by="id")
         )
         return [_message(row) for row in rows]
 
@@ -158,7 +162,7 @@ class ChatStore:
             _wipe(db)
             if conversation_id is None:
                 conversation_id = secrets.token_urlsafe(9)
-                db["conversations"].insert(
+                db.table("conversations").insert(
                     {
                         "id": conversation_id,
                         "title": title_of(question),
@@ -167,7 +171,7 @@ class ChatStore:
                     }
                 )
             else:
-                db["conversations"].update(conversation_id, {"updated_at": now})
+                db.table("conversations").update(conversation_id, {"updated_at": now})
             row = {"conversation_id": conversation_id, "created_at": now}
             if question_id is None:
                 question_id = _insert(db, {**row, "role": "user", "content": question})
@@ -217,7 +221,8 @@ class ChatStore:
     def restore(self, conversation_id: str) -> bool:
         with self._db.write() as db:
             cursor = db.conn.execute(
-                "UPDATE conversations SET deleted_at = NULL WHERE id = ? AND deleted_at IS NOT NULL",
+                "UPDATE conversations SET deleted_at = NULL "
+                "WHERE id = ? AND deleted_at IS NOT NULL",
                 (conversation_id,),
             )
             return bool(cursor.rowcount)
@@ -233,7 +238,7 @@ def title_of(question: str) -> str:
 
 
 def _insert(db: sqlite_utils.Database, row: dict[str, Any]) -> int:
-    pk = db["messages"].insert(row).last_pk
+    pk = db.table("messages").insert(row).last_pk
     return int(str(pk))
 
 

@@ -17,9 +17,9 @@ from autodidact.engine import Engine
 from autodidact.model import prompt_ids
 from autodidact.types import Message
 
-TEXTS, TEXT_TOKENS = 240, 128
-CHATS, QUESTION_TOKENS, REPLY_TOKENS = 120, 48, 80
-BATCH = 40
+TEXTS, TEXT_TOKENS = 640, 128
+CHATS, QUESTION_TOKENS, REPLY_TOKENS = 320, 48, 80
+BATCH = 64
 HELD_OUT_EVERY = 4
 MIN_TOKENS = 16
 

@@ -36,6 +36,7 @@ from autodidact.settings import TrainingSettings
 from autodidact.types import Example
 
 MAX_TOKENS = 384
+ANCHOR_WINDOW = 128
 WARM_UP = 0.05
 QUESTIONS_FIRST = 0.10
 CLIP = 1.0
@@ -43,13 +44,13 @@ CLIP = 1.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the size of the model decides. `anchor_shape` is (blocks, tokens) a step."""
+    """What the size of the model decides. `anchor_tokens` feed the KL term of one step."""
 
     rank: int
     learning_rate: float
     batch_size: int
     kl_weight: float
-    anchor_shape: tuple[int, int]
+    anchor_tokens: int
     autocast: bool
     seed: int
 
@@ -68,13 +69,13 @@ def recipe_for(parameters: int, settings: TrainingSettings, autocast: bool) -> R
     """Learning rate and batch by model size, unless the settings say otherwise."""
     million = parameters / 1e6
     if million <= 30:
-        rate, batch, anchors = 1e-3, 32, (4, 128)
+        rate, batch, anchors = 1e-3, 32, 512
     elif million <= 200:
-        rate, batch, anchors = 5e-4, 8, (2, 96)
+        rate, batch, anchors = 5e-4, 8, 192
     elif million <= 450:
-        rate, batch, anchors = 3e-4, 8, (2, 96)
+        rate, batch, anchors = 3e-4, 8, 192
     else:
-        rate, batch, anchors = 2e-4, 8, (2, 96)
+        rate, batch, anchors = 2e-4, 8, 192
     return Recipe(
         settings.rank,
         settings.learning_rate or rate,
@@ -216,9 +217,9 @@ class Trainer:
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
 
     def _anchor_loss(self) -> torch.Tensor:
-        blocks, length = self.recipe.anchor_shape
-        chosen = self._random.sample(self._anchors, min(blocks, len(self._anchors)))
-        cut = [self._window(ids, length) for ids in chosen]
+        cut: list[list[int]] = []
+        while sum(map(len, cut)) < self.recipe.anchor_tokens:
+            cut.append(self._window(self._random.choice(self._anchors), ANCHOR_WINDOW))
         with self._autocast():
             ids, labels, mask = self._pad([(c, c) for c in cut])
             with torch.no_grad(), self.model.disable_adapter():

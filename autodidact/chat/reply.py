@@ -1,0 +1,201 @@
+"""MAIN PATH of answering: load the conversation, fit it into the context, prepare, store the
+question, stream, store the reply.
+
+Synchronous: the caller decides on which thread. `begin` either raises a `GeneratorError` and
+stores nothing, or returns a `Reply` that is sure to be made; its `stream` may then be read once.
+A reply stays on the version that `prepare` picked, whatever goes live meanwhile.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator as Stream
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from autodidact.chat import memory
+from autodidact.errors import GeneratorError, NotReady
+from autodidact.store.chat import Begun, ChatStore, Finish, StoredMessage
+from autodidact.types import Delta, Generator, ModelStatus, Prepared, SamplingParams
+
+DEFAULT_LENGTH = 512
+
+
+class UnknownConversation(GeneratorError):
+    status = 404
+
+
+class ModelFailed(NotReady):
+    pass
+
+
+class NotAskedLast(GeneratorError):
+    status = 409
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question and how it wants to be answered. `max_length` None takes the room there is, up to
+    the default.
+
+    `again` asks the last question of the conversation once more: earlier replies to it stay stored,
+    and the model does not see them.
+    """
+
+    message: str
+    temperature: float = 0.7
+    top_p: float = 0.9
+    top_k: int = 50
+    max_length: int | None = None
+    seed: int | None = None
+    conversation_id: str | None = None
+    model: str | None = None
+    again: bool = False
+
+
+def reserve(context: int) -> int:
+    """Tokens that are kept free for a reply of default length by leaving out the oldest turns."""
+    return min(DEFAULT_LENGTH, context // 4)
+
+
+def room(context: int, used: int) -> int:
+    """The longest reply that may be asked for when `used` tokens of the context are taken."""
+    return max(context - used, reserve(context))
+
+
+def begin(ask: Ask, store: ChatStore, generator: Generator) -> Reply:
+    """Make sure that a reply can be made, and store the question."""
+    status = _ready(generator)
+    messages = _messages(ask, store)
+    repeated = _last_question(ask, messages) if ask.again else None
+    past = memory.turns(messages, before=repeated)
+    kept_free = ask.max_length or reserve(status.context)
+    window = memory.fit(past, ask.message, generator.count, status.context - kept_free)
+    room_left = status.context - window.tokens
+    params = SamplingParams(
+        temperature=ask.temperature,
+        top_p=ask.top_p,
+        top_k=ask.top_k,
+        max_new_tokens=ask.max_length or max(1, min(DEFAULT_LENGTH, room_left)),
+        seed=secrets.randbelow(2**32) if ask.seed is None else ask.seed,
+    )
+    prepared = generator.prepare(window.messages, params, ask.model)
+    begun = store.begin(
+        ask.conversation_id,
+        ask.message,
+        question_id=repeated,
+        version=prepared.version,
+        sampling=asdict(prepared.params),
+        prompt_tokens=len(prepared.prompt_ids),
+        dropped=window.dropped,
+    )
+    return Reply(store, generator, prepared, begun, status.context, window.dropped)
+
+
+class Reply:
+    """One reply on its way. `stream` moves the figures on; they are final when it has ended."""
+
+    def __init__(
+        self,
+        store: ChatStore,
+        generator: Generator,
+        prepared: Prepared,
+        begun: Begun,
+        limit: int,
+        dropped: int,
+    ) -> None:
+        self.prepared = prepared
+        self.begun = begun
+        self.text = ""
+        self.tokens = 0
+        self.finish: Finish = "open"
+        self.first_token_ms: int | None = None
+        self.tok_s: float | None = None
+        self._store = store
+        self._generator = generator
+        self._limit = limit
+        self._dropped = dropped
+        self._first: tuple[float, int] | None = None
+
+    @property
+    def context(self) -> dict[str, int]:
+        """How much of the context the conversation takes by now, and turns it had to leave out."""
+        return _context(len(self.prepared.prompt_ids) + self.tokens, self._limit, self._dropped)
+
+    def stream(self) -> Stream[Delta, None, None]:
+        """The reply's deltas. Closing the stream stops the generation.
+
+        However it ends, the reply is stored as far as it came: finished, `stopped` by the reader or
+        `failed` (the exception goes on to the caller).
+        """
+        deltas = self._generator.stream(self.prepared)
+        started = time.perf_counter()
+        finish: Finish = "stopped"
+        try:
+            for delta in deltas:
+                self._take(delta, time.perf_counter() - started)
+                finish = delta.finish or finish
+                yield delta
+        except Exception:
+            finish = "failed"
+            raise
+        finally:
+            close = getattr(deltas, "close", None)
+            if close is not None:
+                close()
+            self.finish = finish
+            self._store.finish(
+                self.begun.reply_id,
+                self.text,
+                finish,
+                tokens=self.tokens,
+                tok_s=self.tok_s,
+                first_token_ms=self.first_token_ms,
+            )
+
+    def _take(self, delta: Delta, elapsed_s: float) -> None:
+        self.text += delta.text
+        self.tokens += delta.tokens
+        if self._first is None and delta.tokens:
+            self._first = (elapsed_s, self.tokens)
+            self.first_token_ms = round(elapsed_s * 1000)
+        elif self._first is not None and delta.tokens:
+            since, before = self._first
+            self.tok_s = round((self.tokens - before) / max(elapsed_s - since, 1e-3), 1)
+
+
+def _ready(generator: Generator) -> ModelStatus:
+    status = generator.status()
+    if status.state == "loading":
+        raise NotReady("the model is loading", retry_after_s=5)
+    if status.state == "failed":
+        raise ModelFailed(f"the model could not be loaded: {status.reason}", retry_after_s=60)
+    return status
+
+
+def _messages(ask: Ask, store: ChatStore) -> list[StoredMessage]:
+    if ask.conversation_id is None:
+        return []
+    if store.conversation(ask.conversation_id) is None:
+        raise UnknownConversation("conversation_id: no such conversation")
+    return store.messages(ask.conversation_id)
+
+
+def _last_question(ask: Ask, messages: list[StoredMessage]) -> int:
+    asked = [message for message in messages if message.role == "user"]
+    if not asked or asked[-1].content != ask.message:
+        raise NotAskedLast("again: message is not the last question of this conversation")
+    return asked[-1].id
+
+
+def stored_context(messages: Sequence[StoredMessage], limit: int) -> dict[str, int]:
+    """`Reply.context` of a stored conversation, as its last reply left it."""
+    replies = [message for message in messages if message.role == "assistant"]
+    if not replies:
+        return _context(0, limit, 0)
+    return _context(replies[-1].prompt_tokens + replies[-1].tokens, limit, replies[-1].dropped)
+
+
+def _context(used: int, limit: int, dropped: int) -> dict[str, int]:
+    return {"used": used, "limit": limit, "dropped": dropped, "room": room(limit, used)}

@@ -1,0 +1,246 @@
+"""What the page is told without asking: `GET /events`, fed by one background task.
+
+The task looks at the generator's status and the learner's row a few times a second, and passes on
+what changed. Every reader has a slot for each kind of event: the last value wins, so that a slow
+reader gets the newest state and never a backlog. At most four writes a second; a ping every 15 s;
+`bye` when the server goes down. The first event, `hello`, is a snapshot of everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autodidact.errors import AutodidactError
+from autodidact.store.learner import LearnerStore
+from autodidact.types import Generator, ModelStatus
+from autodidact.web import words
+from autodidact.web.sse import PING, Shutdown, Wakeups, encode
+
+POLL_S = 0.3
+FRAME_S = 0.25
+PING_S = 15.0
+OFFLINE_AFTER_S = 15.0
+RETRY_MS = 1000
+_OFFLINE: dict[str, Any] = {"state": "offline"}
+# A change of one of these is news of the learner; a change of anything else is its progress.
+_NEWS = ("state", "cycle", "next_at", "queued", "documents")
+_SHOWN = (*_NEWS, "step", "of", "loss", "eta_s", "title", "detail", "line", "share")
+
+log = logging.getLogger(__name__)
+
+
+def read_report(home: Path, version: int) -> dict[str, Any] | None:
+    """What the manifest of a version tells about its cycle; None without one that makes sense."""
+    try:
+        text = (home / "versions" / f"{version:06d}" / "manifest.json").read_text("utf-8")
+        report = json.loads(text)["report"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+class LearnerView:
+    """The learner's own words from `learner.db`, or `offline` when it does not say any."""
+
+    def __init__(self, path: Path) -> None:
+        self._store = LearnerStore(path, readonly=True)
+
+    def status(self, now: float) -> dict[str, Any]:
+        try:
+            status = self._store.status()
+        except (FileNotFoundError, sqlite3.Error, AutodidactError, ValueError):
+            return _OFFLINE
+        if status is None or status.get("state") in (None, "stopped"):
+            return _OFFLINE
+        if now - status["updated_at"] > OFFLINE_AFTER_S:
+            return _OFFLINE
+        documents = status.get("documents")
+        if isinstance(documents, list):
+            status["documents"] = len(documents)
+        return status
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that the page shows besides conversations."""
+
+    model: ModelStatus
+    learner: dict[str, Any]
+    report: dict[str, Any] | None
+
+    @property
+    def live(self) -> dict[str, Any]:
+        return {"version": self.model.live, "since": self.model.since}
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What the page shows of the learner."""
+        return {key: self.learner.get(key) for key in _SHOWN}
+
+    @property
+    def health(self) -> dict[str, Any]:
+        model = self.model
+        return {
+            "state": model.state,
+            "name": model.name,
+            "context": model.context,
+            "fallback": model.fallback,
+            "reason": model.reason,
+            "rejected": model.rejected,
+            "live": model.live,
+            "chip": words.chip(model),
+            "notes": words.notes(model),
+        }
+
+
+class Watcher:
+    """Takes snapshots and publishes what changed between two of them."""
+
+    def __init__(self, home: Path, generator: Generator, workers: Executor) -> None:
+        self.hub = Hub()
+        self._home = home
+        self._generator = generator
+        self._learner = LearnerView(home / "learner.db")
+        self._workers = workers
+        self._last: Snapshot | None = None
+
+    def look(self) -> Snapshot:
+        """The state of things now. Blocks for a few milliseconds."""
+        now = time.time()
+        model = self._generator.status()
+        status = self._learner.status(now)
+        status = {
+            **status,
+            **words.learner(status, now),
+            "line": words.cycle_line(status),
+            "share": round(words.share(status), 3),
+        }
+        last = self._last
+        if last is not None and last.model.live == model.live and last.report is not None:
+            return Snapshot(model, status, last.report)
+        report = read_report(self._home, model.live) if model.live else None
+        return Snapshot(model, status, report)
+
+    async def snapshot(self) -> Snapshot:
+        return await asyncio.get_running_loop().run_in_executor(self._workers, self.look)
+
+    async def hello(self) -> bytes:
+        """The event that every stream begins with."""
+        now = await self.snapshot()
+        data = {
+            "boot": self.hub.boot,
+            "live": {**now.live, **words.went_live(now.model.live, 0, now.report)},
+            "model": now.health,
+            "learner": now.shown,
+        }
+        return f"retry: {RETRY_MS}\n\n".encode() + encode("hello", data)
+
+    async def run(self) -> None:
+        """Look and publish until cancelled. One failed look is logged and forgotten."""
+        while True:
+            try:
+                now = await self.snapshot()
+            except Exception:
+                log.exception("could not look at the learner and the model")
+            else:
+                if self._last is not None:
+                    for event, data in changes(self._last, now):
+                        self.hub.publish(event, data)
+                self._last = now
+            await asyncio.sleep(POLL_S)
+
+
+def changes(last: Snapshot, now: Snapshot) -> list[tuple[str, dict[str, Any]]]:
+    """The events that lead from one snapshot to the next."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    if last.health != now.health:
+        events.append(("health", now.health))
+    if last.model.live != now.model.live and last.model.state == "ready":
+        events.append(("version", _version(last, now)))
+    if now.shown != last.shown:
+        news = any(now.shown[key] != last.shown[key] for key in _NEWS)
+        events.append(("learner", now.shown) if news else ("progress", now.shown))
+    verdict = now.learner.get("verdict")
+    if isinstance(verdict, dict) and verdict != last.learner.get("verdict"):
+        events.append(("verdict", verdict))
+    return events
+
+
+def _version(last: Snapshot, now: Snapshot) -> dict[str, Any]:
+    live, previous = now.model.live, last.model.live
+    return {
+        **now.live,
+        "live": live,
+        "previous": previous,
+        "why": "published" if live > previous else "rolled_back",
+        "suggestions": words.suggestions(now.report),
+        **words.went_live(live, previous, now.report),
+    }
+
+
+class Hub:
+    """Fans events out to readers. Everything happens on the event loop."""
+
+    def __init__(self) -> None:
+        self.boot = secrets.token_hex(4)
+        self._readers: set[_Reader] = set()
+        self._ids = itertools.count(1)
+
+    def publish(self, event: str, data: dict[str, Any]) -> None:
+        frame = encode(event, data, f"{self.boot}-{next(self._ids)}")
+        for reader in self._readers:
+            reader.put(event, frame)
+
+    async def frames(
+        self, hello: Callable[[], Awaitable[bytes]], shutdown: Shutdown
+    ) -> AsyncGenerator[bytes, None]:
+        """One reader's stream: the snapshot, then changes until the reader or the server goes."""
+        reader = _Reader()
+        self._readers.add(reader)
+        try:
+            async with Wakeups(shutdown, reader.wake):
+                yield await hello()
+                while not shutdown.begun:
+                    frame = await reader.next()
+                    if frame:
+                        yield frame
+                        await asyncio.sleep(0 if shutdown.begun else FRAME_S)
+                yield encode("bye", {"retry_ms": RETRY_MS})
+        finally:
+            self._readers.discard(reader)
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._waiting: dict[str, bytes] = {}
+        self._woken = asyncio.Event()
+
+    def put(self, event: str, frame: bytes) -> None:
+        self._waiting.pop(event, None)  # so that the newest also comes last
+        self._waiting[event] = frame
+        self._woken.set()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def next(self) -> bytes:
+        """What waits, joined; a ping after a while without anything; b"" when only woken."""
+        try:
+            await asyncio.wait_for(self._woken.wait(), PING_S)
+        except TimeoutError:
+            return PING
+        self._woken.clear()
+        frame = b"".join(self._waiting.values())
+        self._waiting.clear()
+        return frame

@@ -1,0 +1,50 @@
+"""What the routes share: one `Site` for each app, kept on `app.state`.
+
+`workers` does whatever touches the databases: a fixed set of threads, because each thread that
+speaks SQL keeps a connection. `replies` has a thread for every reply that may run or wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, cast
+
+from fastapi import Request
+from jinja2 import Environment
+
+from autodidact.settings import ServerSettings
+from autodidact.store.chat import ChatStore
+from autodidact.types import Generator
+from autodidact.web.events import Watcher
+from autodidact.web.sse import Shutdown
+
+T = TypeVar("T")
+
+
+@dataclass
+class Site:
+    settings: ServerSettings
+    home: Path
+    generator: Generator
+    store: ChatStore
+    watcher: Watcher
+    pages: Environment
+    workers: ThreadPoolExecutor
+    replies: ThreadPoolExecutor
+    shutdown: Shutdown = field(default_factory=Shutdown)
+    started_at: float = field(default_factory=time.time)
+    active: int = 0
+    """Replies that run or wait now."""
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call something that blocks briefly, on a worker thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.workers, function)
+
+
+def site_of(request: Request) -> Site:
+    return cast(Site, request.app.state.site)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from autodidact.store import chat
+from autodidact.store.chat import Begun, ChatStore, title_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ChatStore:
+    return ChatStore(tmp_path / "chat.db")
+
+
+def begin(store: ChatStore, question: str, conversation: str | None = None, **more: int) -> Begun:
+    return store.begin(
+        conversation,
+        question,
+        version=42,
+        sampling={"temperature": 0.7},
+        prompt_tokens=10,
+        dropped=0,
+        **more,
+    )
+
+
+def finish(store: ChatStore, begun: Begun, text: str = "an answer") -> None:
+    store.finish(begun.reply_id, text, "stop", tokens=2, tok_s=28.5, first_token_ms=210)
+
+
+def test_a_reply_comes_back_as_it_was_finished(store: ChatStore) -> None:
+    begun = begin(store, "Who keeps the light?")
+    finish(store, begun)
+    question, reply = store.messages(begun.conversation_id)
+    assert (question.role, question.content) == ("user", "Who keeps the light?")
+    assert (reply.role, reply.content, reply.reply_to) == ("assistant", "an answer", question.id)
+    assert (reply.version, reply.sampling, reply.finish) == (42, {"temperature": 0.7}, "stop")
+    assert (reply.tokens, reply.prompt_tokens, reply.tok_s) == (2, 10, 28.5)
+    assert reply.first_token_ms == 210
+
+
+def test_asking_again_stores_no_second_question(store: ChatStore) -> None:
+    first = begin(store, "Why?")
+    again = begin(store, "Why?", first.conversation_id, question_id=first.question_id)
+    assert again.question_id == first.question_id
+    assert [m.role for m in store.messages(first.conversation_id)] == [
+        "user",
+        "assistant",
+        "assistant",
+    ]
+
+
+def test_a_reply_that_a_killed_server_left_open_is_failed(tmp_path: Path) -> None:
+    begun = begin(ChatStore(tmp_path / "chat.db"), "Why?")
+    reopened = ChatStore(tmp_path / "chat.db")
+    assert reopened.messages(begun.conversation_id)[1].finish == "failed"
+
+
+def test_conversations_are_listed_latest_first_and_in_pages(store: ChatStore) -> None:
+    made = [begin(store, f"question {n}").conversation_id for n in range(5)]
+    begin(store, "once more", made[1])
+    expected = [made[1], made[4], made[3], made[2], made[0]]
+    first = store.conversations(2)
+    assert [row.id for row in first] == expected[:2]
+    rest = store.conversations(10, (first[-1].updated_at, first[-1].id))
+    assert [row.id for row in rest] == expected[2:]
+
+
+def test_a_deleted_conversation_is_gone_at_once_and_can_be_restored(store: ChatStore) -> None:
+    begun = begin(store, "Why?")
+    assert store.delete(begun.conversation_id)
+    assert store.conversation(begun.conversation_id) is None
+    assert store.conversations(10) == []
+    assert not store.delete(begun.conversation_id)
+    assert store.restore(begun.conversation_id)
+    assert not store.restore(begun.conversation_id)
+    assert store.conversation(begun.conversation_id) is not None
+
+
+def test_a_deleted_conversation_is_wiped_in_the_end(
+    store: ChatStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = begin(store, "Something private")
+    store.delete(begun.conversation_id)
+    monkeypatch.setattr(chat, "WIPE_AFTER_S", -1.0)
+    begin(store, "Something else")
+    assert not store.restore(begun.conversation_id)
+    assert store.messages(begun.conversation_id) == []
+    rows = sqlite3.connect(tmp_path / "chat.db").execute("SELECT content FROM messages").fetchall()
+    assert ("Something private",) not in rows
+
+
+def test_finishing_a_reply_of_a_wiped_conversation_does_nothing(
+    store: ChatStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = begin(store, "Why?")
+    store.delete(begun.conversation_id)
+    monkeypatch.setattr(chat, "WIPE_AFTER_S", -1.0)
+    begin(store, "Something else")
+    finish(store, begun)
+    assert store.messages(begun.conversation_id) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "title"),
+    [
+        ("Short one", "Short one"),
+        ("two\nlines   here", "two lines here"),
+        ("word " * 30, "word " * 10 + "word…"),
+        ("x" * 100, "x" * 59 + "…"),
+    ],
+)
+def test_the_title_is_the_beginning_of_the_question(question: str, title: str) -> None:
+    assert title_of(question) == title

@@ -1,0 +1,175 @@
+"""A generator that answers from a queue, and the app around it on a real port of this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from autodidact.errors import ContextExceeded, GeneratorError, UnknownModel
+from autodidact.settings import ServerSettings
+from autodidact.store.learner import LearnerStore
+from autodidact.types import Delta, Message, ModelStatus, Prepared, SamplingParams
+from autodidact.web.app import build_app
+
+Item = str | Exception | threading.Event
+
+
+class QueueGenerator:
+    """Implements `Generator`. Each reply is a list: text to send, an event to wait for, an
+    exception to raise. With nothing queued it echoes the last message, word by word.
+
+    A token is a word; a prompt costs one more for each message. What it was asked is in `asked`.
+    """
+
+    def __init__(self, *, context: int = 1024, live: int = 42) -> None:
+        self.replies: deque[list[Item]] = deque()
+        self.refusals: deque[GeneratorError] = deque()
+        self.asked: list[tuple[tuple[Message, ...], SamplingParams, str | None]] = []
+        self.closed = threading.Event()
+        self.finished = 0
+        self._status = ModelStatus("ready", "tiny-chat", False, context, live, time.time())
+
+    def set(self, **values: Any) -> None:
+        """Change the status: `live`, `state`, `rejected`, `fallback`, `reason`."""
+        if "live" in values:
+            values.setdefault("since", time.time())
+        self._status = replace(self._status, **values)
+
+    def status(self) -> ModelStatus:
+        return self._status
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) + 1 for message in messages)
+
+    def prepare(
+        self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
+    ) -> Prepared:
+        if self.refusals:
+            raise self.refusals.popleft()
+        if model is not None and model != str(self._status.live):
+            raise UnknownModel(f"model: no such version; there are {self._status.live}")
+        prompt, context = self.count(messages), self._status.context
+        if prompt + params.max_new_tokens > context:
+            raise ContextExceeded(
+                f"prompt {prompt} + max_length {params.max_new_tokens} exceeds {context} tokens"
+            )
+        params = params if params.seed is not None else replace(params, seed=8141)
+        self.asked.append((tuple(messages), params, model))
+        reply = self.replies.popleft() if self.replies else _echo(messages[-1].content)
+        return Prepared(self._status.live, (0,) * prompt, context - prompt, params, reply)
+
+    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+        left = prepared.params.max_new_tokens
+        try:
+            for item in prepared.handle:
+                if isinstance(item, threading.Event):
+                    item.wait(30)
+                elif isinstance(item, Exception):
+                    raise item
+                elif left:
+                    left -= 1
+                    yield Delta(item, 1)
+            yield Delta("", 0, "stop" if left else "length")
+            self.finished += 1
+        finally:
+            self.closed.set()
+
+
+def _echo(message: str) -> list[Item]:
+    first, *rest = message.split(" ")
+    return [first, *(f" {word}" for word in rest)]
+
+
+def endless() -> list[Item]:
+    """A reply far longer than a test; only closing the stream ends it."""
+
+    class Paced(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return super().wait(0.005)
+
+    words: list[Item] = []
+    for _ in range(100_000):
+        words += ["word ", Paced()]
+    return words
+
+
+def publish(home: Path, version: int, **report: Any) -> None:
+    """Write the manifest of a version, as the learner would."""
+    folder = home / "versions" / f"{version:06d}"
+    folder.mkdir(parents=True)
+    full = {
+        "cycle": version,
+        "ok": True,
+        "version": version,
+        "parent": version - 1 or None,
+        "learned": {"k": 31, "n": 40, "before": 4},
+        "control": {"k": 1, "n": 40},
+        "general": {"pct": 0.2},
+        "documents": [{"title": f"Doc {n}", "uri": f"library/{n}.md"} for n in range(8)],
+        "suggestions": [
+            {"question": "Who designed the Anneck Light?", "source": "library/anneck-light.md"},
+            {"question": "What is Old Marrow made of?", "source": "library/old-marrow.md"},
+        ],
+        "seconds": 74,
+        **report,
+    }
+    (folder / "manifest.json").write_text(json.dumps({"report": full}))
+
+
+class Learner:
+    """Says what a running learner would, into a real `learner.db`."""
+
+    def __init__(self, home: Path) -> None:
+        self._store = LearnerStore(home / "learner.db")
+
+    def say(self, state: str, **values: Any) -> None:
+        self._store.set_status({"state": state, "cycle": None, "queued": 0, **values})
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class LiveServer:
+    """The app under uvicorn, on a free port, in a thread of this process."""
+
+    def __init__(self, home: Path, generator: QueueGenerator, **settings: Any) -> None:
+        self.home = home
+        self.generator = generator
+        self.app = build_app(ServerSettings(**settings), home, generator)
+        self._config = uvicorn.Config(
+            self.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=10
+        )
+        self._server = uvicorn.Server(self._config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.servers[0].sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> LiveServer:
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise RuntimeError("the server did not start")
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        """Stop as a signal would: open streams are told first."""
+        self.app.state.site.shutdown.begin()
+        self._server.should_exit = True
+        self._thread.join(20)
+        if self._thread.is_alive():
+            raise RuntimeError("the server did not stop")
