@@ -7,6 +7,7 @@ get a few seconds to finish.
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -61,10 +62,11 @@ def main(
             server_header=False,
             proxy_headers=False,
         )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn raises the signal again once it has shut down; by then there is nothing to do.
+            signal.signal(number, lambda *_: None)
         try:
             uvicorn.Server(config_).run(sockets=[listener])
-        except KeyboardInterrupt:
-            pass
         finally:
             generator.close()
         log.info("stopped")
