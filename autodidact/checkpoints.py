@@ -23,9 +23,10 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def lock(home: Path, which: str, wait_s: float = 0.5) -> Iterator[int]:
 def current(home: Path) -> int:
     """The version that `CURRENT` names; 0, the untouched base, before the first publication."""
     try:
-        text = (home / "CURRENT").read_text().strip()
+        text = (home / "CURRENT").read_bytes().strip()
     except FileNotFoundError:
         return BASE_VERSION
     if not text.isdigit():
@@ -122,7 +123,9 @@ def versions(home: Path) -> list[int]:
     return sorted(
         int(entry.name)
         for entry in root.iterdir()
-        if entry.name.isdigit() and (entry / MANIFEST).is_file()
+        if entry.name.isdecimal()
+        and entry.name == name(int(entry.name))
+        and (entry / MANIFEST).is_file()
     )
 
 
@@ -134,7 +137,7 @@ def read(home: Path, version: int) -> Checkpoint:
         return Checkpoint(version, manifest["parent"], manifest)
     except FileNotFoundError:
         raise CheckpointError(f"{name(version)}: no such version") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{name(version)} rejected: manifest.json: {error}") from None
 
 
@@ -154,16 +157,15 @@ def verify(home: Path, version: int, base_sha256: str) -> Verified:
         if manifest["version"] != version:
             raise CheckpointError(f"{name(version)} rejected: its manifest names another version")
         if manifest["base"]["sha256"] != base_sha256:
-            raise CheckpointError(
-                f"{name(version)} rejected: made for another base ({manifest['base']['name']})"
-            )
+            other = manifest["base"].get("name", "unnamed")
+            raise CheckpointError(f"{name(version)} rejected: made for another base ({other})")
         data = {}
-        for file in (CONFIG, WEIGHTS):
+        for file in (CONFIG, REPORT, WEIGHTS):
             stated = manifest["files"].get(file)
-            if stated is None:
+            if not isinstance(stated, dict):
                 raise CheckpointError(f"{name(version)} rejected: manifest lacks {file}")
             data[file] = _read_in(handle, file, version)
-            if hashlib.sha256(data[file]).hexdigest() != stated["sha256"]:
+            if hashlib.sha256(data[file]).hexdigest() != stated.get("sha256"):
                 raise CheckpointError(f"{name(version)} rejected: sha256 mismatch {file}")
     finally:
         os.close(handle)
@@ -177,6 +179,7 @@ def publish(home: Path, staged: Path, version: int, manifest: dict[str, Any]) ->
     completed with the files' hashes. If an error leaves it open whether the pointer moved, what
     `CURRENT` says decides. Raises ResourceError when the disk is full; nothing partial is visible.
     """
+    moved = False
     try:
         files = {}
         for file in (CONFIG, REPORT, WEIGHTS):
@@ -190,15 +193,19 @@ def publish(home: Path, staged: Path, version: int, manifest: dict[str, Any]) ->
         _write(staged / MANIFEST, json.dumps(whole, indent=1, ensure_ascii=False).encode())
         _fsync(staged)
         os.rename(staged, folder(home, version))
+        moved = True
         _fsync(home / "versions")
         point(home, version)
     except OSError as error:
+        if moved and current(home) == version:
+            return Checkpoint(version, whole["parent"], whole)
+        if moved:
+            with suppress(OSError):
+                os.rename(folder(home, version), staged)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
                 f"{home}: the disk is full; {name(version)} not published"
             ) from None
-        if current(home) == version:
-            return Checkpoint(version, whole["parent"], whole)
         raise CheckpointError(f"{name(version)} not published: {error}") from error
     return Checkpoint(version, whole["parent"], whole)
 
@@ -328,17 +335,22 @@ def _parse(version: int, data: bytes) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(data)
         manifest["version"], manifest["base"]["sha256"], manifest["files"].get("")
         return manifest
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{name(version)} rejected: manifest.json: {error}") from None
 
 
 def _read_in(root: int, file: str, version: int) -> bytes:
+    def opener(path: str, flags: int) -> int:
+        # O_NONBLOCK: opening a pipe would wait for its writer for ever.
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=root)
+
     try:
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=root)
+        with open(file, "rb", opener=opener) as stream:
+            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return stream.read()
     except OSError as error:
         raise CheckpointError(f"{name(version)} rejected: {file}: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as stream:
-        return stream.read()
+    raise CheckpointError(f"{name(version)} rejected: {file}: not a regular file")
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -377,7 +389,7 @@ def _filesystem(path: Path, mounts: Callable[[], str] | None = None) -> str:
     for line in text.splitlines():
         _, point_, type_, *_ = line.split(" ")
         point_ = point_.replace("\\040", " ")
-        inside = str(path.resolve()).startswith(point_.rstrip("/") + "/") or point_ == "/"
+        inside = path.resolve().is_relative_to(point_)
         if inside and len(point_) >= len(best):
             best, kind = point_, type_
     return kind

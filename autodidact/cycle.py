@@ -107,12 +107,16 @@ class Learner:
     def recover(self) -> None:
         """Close what a kill left open, by what stands on disk."""
         resumable = None
+        rolled_back = any((self._home / "inbox").glob("rollback-*.json"))
         for n in self.store.running():
-            if checkpoints.finish_publication(self._home, n):
+            stands = n in checkpoints.versions(self._home)
+            undone = rolled_back and checkpoints.current(self._home) != n
+            if stands and not undone and checkpoints.finish_publication(self._home, n):
                 manifest = checkpoints.read(self._home, n).manifest
-                self.store.finish_cycle(n, "published", (), manifest["report"])
+                report = {**manifest["report"], "state": "published", "reasons": []}
+                self.store.finish_cycle(n, "published", (), report)
                 log.info("cycle %d had published %s", n, checkpoints.name(n))
-            elif self._job(n) is not None:
+            elif not stands and self._job(n) is not None:
                 resumable = n
             else:
                 self.store.finish_cycle(n, "interrupted", ("cut off",), {})
@@ -350,7 +354,8 @@ class Learner:
             try:
                 request = json.loads(path.read_text())
             except ValueError:
-                request = {}
+                request = None
+            request = request if isinstance(request, dict) else {}
             if request.get("do") == "rollback" and isinstance(request.get("to"), int):
                 count = self.store.requeue_after(request["to"])
                 log.info("rolled back to %d; %d documents back in the queue", request["to"], count)

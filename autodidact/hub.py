@@ -601,16 +601,21 @@ def _loadable(name: str, source: Path, commit: str, home: Path, log: Log) -> Pat
 
 
 _CONVERT = """
-import sys
+import pickle, sys
 from transformers import AutoModelForCausalLM
 source, target = sys.argv[1:]
-model, report = AutoModelForCausalLM.from_pretrained(
-    source, dtype="auto", use_safetensors=False, weights_only=True,
-    local_files_only=True, trust_remote_code=False, output_loading_info=True,
-)
-if report["missing_keys"]:
-    sys.exit("weights lack " + ", ".join(sorted(report["missing_keys"])[:3]))
-model.save_pretrained(target)
+try:
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source, dtype="auto", use_safetensors=False, weights_only=True,
+        local_files_only=True, trust_remote_code=False, output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        sys.exit("the weights lack " + ", ".join(sorted(report["missing_keys"])[:3]))
+    model.save_pretrained(target)
+except pickle.UnpicklingError:
+    sys.exit("its pickle holds something else than weights, which is not loaded")
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
 """
 
 

@@ -62,7 +62,9 @@ def run_study(
     try:
         assert child.stdout is not None
         for text in child.stdout:
-            event = json.loads(text)
+            event = _event(text)
+            if event is None:
+                break
             if event["event"] == "planned":
                 study.planned = event
             elif event["event"] == "measured":
@@ -89,6 +91,15 @@ def run_study(
     )
 
 
+def _event(text: str) -> dict[str, Any] | None:
+    """One line of the child; None for one that its end cut off."""
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
 def _end_on_stop(
     child: subprocess.Popen[str], stopping: threading.Event, ended: threading.Event
 ) -> None:
@@ -108,12 +119,14 @@ def _end_on_stop(
 
 def _environment() -> dict[str, str]:
     """Ours, with the project importable. glibc keeps freed batches of every size for reuse; told to
-    return large blocks at once, the process stays at the size of its largest step."""
+    return large blocks at once, the process stays at the size of its largest step. Waiting OpenMP
+    threads sleep instead of spinning: beside a busy chat server, spinning made steps ten times slower."""
     path = os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
     return {
         "MALLOC_MMAP_THRESHOLD_": str(2**20),
         "MALLOC_TRIM_THRESHOLD_": str(2**24),
         "MALLOC_ARENA_MAX": "2",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         **os.environ,

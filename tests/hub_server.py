@@ -121,7 +121,7 @@ class HubServer:
             def do_GET(self) -> None:
                 hub._answer(_Exchange(self))
 
-            do_HEAD = do_GET
+            do_HEAD = do_GET  # noqa: N815 - the name is http.server's
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

@@ -44,6 +44,8 @@ def decide(
     lower = effect.value - ONE_SIDED_95 * effect.stderr
     if effect.n == 0:
         reasons.append("learned: no probe on a taught document")
+    elif not math.isfinite(lower):
+        reasons.append("learned: too few probes to tell")
     elif not lower > 0:
         reasons.append(
             f"learned: margin taught − control {effect.value:+.2f} nat, lower bound {lower:+.2f}, "
@@ -56,8 +58,8 @@ def decide(
     }
     metrics["margin"] = {
         "value": effect.value,
-        "stderr": effect.stderr,
-        "lower": lower,
+        "stderr": effect.stderr if math.isfinite(effect.stderr) else None,
+        "lower": lower if math.isfinite(lower) else None,
         "n": effect.n,
     }
     metrics["general"] = {

@@ -142,7 +142,7 @@ class Trainer:
             weight_decay=0.0,
             betas=(0.9, 0.99),
         )
-        self._anchors = [list(ids) for ids in anchors]
+        self._anchors = sorted((list(ids) for ids in anchors), key=len)
         self._random = random.Random(recipe.seed)
         self.model.train()
 
@@ -217,26 +217,24 @@ class Trainer:
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
 
     def _anchor_loss(self) -> torch.Tensor:
-        cut: list[list[int]] = []
-        while sum(map(len, cut)) < self.recipe.anchor_tokens:
-            cut.append(self._window(self._random.choice(self._anchors), ANCHOR_WINDOW))
+        """Weighted KL(base ‖ model), mean over the tokens of some anchors of like length."""
+        first = self._random.randrange(len(self._anchors))
+        rows: list[list[int]] = []
+        while sum(map(len, rows)) < self.recipe.anchor_tokens:
+            rows.append(self._anchors[(first + len(rows)) % len(self._anchors)][:ANCHOR_WINDOW])
         with self._autocast():
-            ids, labels, mask = self._pad([(c, c) for c in cut])
+            ids, labels, mask = self._pad([(row, row) for row in rows])
             with torch.no_grad(), self.model.disable_adapter():
                 teacher = self.model(input_ids=ids, attention_mask=mask).logits
             student = self.model(input_ids=ids, attention_mask=mask).logits
-        keep = labels != -100
         divergence = F.kl_div(
-            F.log_softmax(student[keep].float(), -1),
-            F.log_softmax(teacher[keep].float(), -1),
-            reduction="batchmean",
+            F.log_softmax(student.float(), -1),
+            F.log_softmax(teacher.float(), -1),
+            reduction="none",
             log_target=True,
-        )
-        return self.recipe.kl_weight * divergence
-
-    def _window(self, ids: list[int], length: int) -> list[int]:
-        start = self._random.randrange(max(1, len(ids) - length + 1))
-        return ids[start : start + length]
+        ).sum(-1)
+        keep = labels != -100
+        return self.recipe.kl_weight * (divergence * keep).sum() / keep.sum()
 
     def _pad(
         self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]

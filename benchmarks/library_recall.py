@@ -1,0 +1,184 @@
+"""What is left of `library/` in the model's head, and what it cost: closed book, no retrieval.
+
+    python benchmarks/library_recall.py --cycles 2                     the default settings
+    python benchmarks/library_recall.py --cycles 10 --documents 4 --cycle-minutes 2
+
+Runs `web_learner.py --once` that many times in one home folder (it can be continued: --home), and
+after each cycle asks the newest version, through the engine that serves, every probe that was
+frozen: on documents taught so far and on control documents that never are. Prints a row a cycle:
+exact match taught and control with 95 % Wilson intervals, NLL a token of the base's own held-out
+text and (with SHARED_DATA_DIR) of WikiText-2's validation text. At the end it starts the server and
+asks every probe over POST /chat at the default sampling with 5 seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import requests
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from autodidact import checkpoints, hub, model  # noqa: E402
+from autodidact.engine import Engine  # noqa: E402
+from autodidact.evaluators import recall  # noqa: E402
+from autodidact.examples import exact_match  # noqa: E402
+from autodidact.generators.examine import Examinee  # noqa: E402
+from autodidact.store.learner import LearnerStore  # noqa: E402
+from autodidact.training.anchors import Anchors  # noqa: E402
+from autodidact.types import Probe  # noqa: E402
+
+SEEDS = range(1, 6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=2)
+    parser.add_argument("--cycle-minutes", type=float, default=5)
+    parser.add_argument("--documents", type=int, default=20)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--model", default=str(PROJECT / "models" / "starter"))
+    parser.add_argument("--port", type=int, default=8124)
+    parser.add_argument("--kl-weight", type=float)
+    parser.add_argument("--no-chat", action="store_true", help="skip the part over POST /chat")
+    args = parser.parse_args()
+    home = args.home or Path(tempfile.mkdtemp(prefix="autodidact-recall-"))
+    environment = {
+        **os.environ,
+        "AUTODIDACT_HOME": str(home),
+        "AUTODIDACT_MODEL": args.model,
+        "AUTODIDACT_CYCLE_MINUTES": str(args.cycle_minutes),
+        "AUTODIDACT_TRAINING__DOCUMENTS_PER_CYCLE": str(args.documents),
+        "AUTODIDACT_SOURCES__WIKIPEDIA__ENABLED": "false",
+        "AUTODIDACT_SERVER__PORT": str(args.port),
+        "AUTODIDACT_KEEP_VERSIONS": "1000",
+    }
+    if args.kl_weight is not None:
+        environment["AUTODIDACT_TRAINING__KL_WEIGHT"] = str(args.kl_weight)
+    print(f"home {home}", flush=True)
+    rows = []
+    for _ in range(args.cycles):
+        begun = time.monotonic()
+        subprocess.run(
+            [sys.executable, str(PROJECT / "web_learner.py"), "--once", "--plain"],
+            env=environment, check=True, cwd=PROJECT,
+        )  # fmt: skip
+        rows.append({**measure(home, args.model), "cycle_s": round(time.monotonic() - begun)})
+        print(json.dumps(rows[-1]), flush=True)
+    if not args.no_chat:
+        rows.append(chat(home, environment, args.port))
+        print(json.dumps(rows[-1], indent=1), flush=True)
+
+
+def probes(home: Path) -> list[Probe]:
+    """Every frozen probe: taught if its document is learned by now, else control."""
+    store = LearnerStore(home / "learner.db", readonly=True)
+    learned = [stored.id for stored in store.documents("learned")]
+    taught = [replace(p, split="taught") for p in store.probes(learned)]
+    control = [replace(p, split="control") for p in store.probes(range(-100, 0))]
+    store.close()
+    return taught + control
+
+
+def measure(home: Path, model_name: str) -> dict[str, Any]:
+    found = hub.resolve(model_name, "", home, lambda line: None)
+    engine = Engine(model.load(found.path, 2))
+    number = checkpoints.current(home)
+    version = engine.untouched
+    if number:
+        files = checkpoints.verify(home, number, found.sha256)
+        version = engine.load(number, files.config, files.weights)
+    asked = probes(home)
+    row: dict[str, Any] = {"version": number}
+    for name, subject in (("base", engine.untouched), ("now", version)):
+        examinee = Examinee(engine, subject)
+        results = recall.measure(examinee, asked)
+        for split in ("taught", "control"):
+            right = [r.correct for r, p in zip(results, asked, strict=True) if p.split == split]
+            row[f"{split}_{name}"] = share(right)
+        row[f"general_{name}"] = general(home, examinee)
+        row[f"wikitext_{name}"] = wikitext(engine, examinee)
+    by_kind: dict[str, list[int]] = defaultdict(list)
+    for result, probe in zip(results, asked, strict=True):
+        if probe.split == "taught":
+            by_kind[probe.kind].append(result.correct)
+    row["by_kind"] = {kind: share(right) for kind, right in sorted(by_kind.items())}
+    return row
+
+
+def general(home: Path, examinee: Examinee) -> float:
+    rows = json.loads((home / "anchors.json").read_text())
+    held_out = Anchors(tuple(tuple(row) for row in rows)).held_out
+    nll = examinee.nll(held_out)
+    weights = [len(block) - 1 for block in held_out]
+    return round(sum(n * w for n, w in zip(nll, weights, strict=True)) / sum(weights), 4)
+
+
+def wikitext(engine: Engine, examinee: Examinee) -> float | None:
+    shared = os.environ.get("SHARED_DATA_DIR")
+    if not shared:
+        return None
+    text = (Path(shared) / "data" / "wikitext2" / "valid.txt").read_text()[:80_000]
+    ids = engine.base.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return round(fmean(examinee.nll([ids[i : i + 256] for i in range(0, 48 * 256, 256)])), 4)
+
+
+def chat(home: Path, environment: dict[str, str], port: int) -> dict[str, Any]:
+    """Exact match over POST /chat at the default sampling, by seed."""
+    server = subprocess.Popen([sys.executable, str(PROJECT / "server.py")], env=environment)
+    address = f"http://127.0.0.1:{port}"
+    asked = probes(home)
+    row: dict[str, Any] = {"over": "POST /chat, default sampling"}
+    try:
+        wait(address)
+        for seed in SEEDS:
+            right: dict[str, list[int]] = {"taught": [], "control": []}
+            for probe in asked:
+                body = {"message": probe.question, "seed": seed}
+                reply = requests.post(address + "/chat", json=body, timeout=120)
+                reply.raise_for_status()
+                right[probe.split].append(int(exact_match(reply.json()["reply"], probe.answer)))
+            row[f"seed {seed}"] = {split: share(rights) for split, rights in right.items()}
+    finally:
+        server.terminate()
+        server.wait(30)
+    return row
+
+
+def wait(address: str) -> None:
+    for _ in range(240):
+        try:
+            if requests.get(address + "/health", timeout=5).json()["status"] == "ok":
+                return
+        except (requests.RequestException, KeyError):
+            pass
+        time.sleep(0.5)
+    raise SystemExit("the server did not come up")
+
+
+def share(right: Sequence[int], z: float = 1.96) -> str:
+    """k/n and the 95 % interval of Wilson (1927)."""
+    n, k = len(right), sum(right)
+    if not n:
+        return "0/0"
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z * math.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
+    return f"{k}/{n} = {k / n:.1%} ({centre - half:.1%}–{centre + half:.1%})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Fixtures of the core's tests: tiny models made once, homes, places to run programs in.
+
+A test module asks for them with `pytest_plugins = ["tests.core_fixtures"]`. Models are made once a
+session and never changed; whatever a test writes to is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autodidact import checkpoints
+from tests.workplace import Workplace, prepare
+
+if TYPE_CHECKING:
+    from autodidact.model import LoadedBase
+    from tests.tiny_models import Family
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Path]:
+    """The folder of a tiny model, made at the first call for its family."""
+    made: dict[str, Path] = {}
+
+    def folder(family: Family) -> Path:
+        from tests.tiny_models import tiny
+
+        if family not in made:
+            made[family] = tiny(tmp_path_factory.mktemp("models") / family, family)
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_folder: Callable[[Family], Path]) -> Callable[[Family], LoadedBase]:
+    """A tiny base in memory, loaded at the first call for its family."""
+    from autodidact import model
+
+    made: dict[str, LoadedBase] = {}
+
+    def base(family: Family) -> LoadedBase:
+        if family not in made:
+            made[family] = model.load(tiny_folder(family), 1)
+        return made[family]
+
+    return base
+
+
+@pytest.fixture(scope="session")
+def llama(tiny_base: Callable[[Family], LoadedBase]) -> LoadedBase:
+    return tiny_base("llama")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    checkpoints.prepare_home(folder)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_folder: Callable[[Family], Path]) -> Workplace:
+    """Four documents and the tiny llama."""
+    return prepare(tmp_path, tiny_folder("llama"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

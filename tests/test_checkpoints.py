@@ -1,0 +1,342 @@
+"""`autodidact.checkpoints`: versions on disk. What a kill leaves is in test_publication.py."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autodidact import checkpoints
+from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS
+from autodidact.errors import CheckpointError, LockHeld, ResourceError
+from autodidact.settings import PROJECT
+from tests.versions import (
+    BASE_SHA,
+    CONFIG_BYTES,
+    WEIGHTS_BYTES,
+    manifest_for,
+    one_line,
+    publish,
+    stage,
+)
+
+pytest_plugins = ["tests.core_fixtures"]
+
+
+def test_a_fresh_home_serves_the_untouched_base(home: Path) -> None:
+    assert checkpoints.current(home) == 0
+    assert checkpoints.versions(home) == []
+    assert checkpoints.pins(home) == set()
+    assert checkpoints.rejected(home) == {}
+
+
+def test_a_published_version_is_current_and_verifies(home: Path) -> None:
+    publish(home, 1, None)
+    publish(home, 2, 1, weights=b"two")
+    assert checkpoints.current(home) == 2
+    assert checkpoints.versions(home) == [1, 2]
+    found = checkpoints.verify(home, 2, BASE_SHA)
+    assert (found.version, found.weights, found.config) == (2, b"two", CONFIG_BYTES)
+    assert checkpoints.verify(home, 1, BASE_SHA).weights == WEIGHTS_BYTES
+    assert checkpoints.read(home, 2).parent == 1
+    assert checkpoints.read(home, 1).parent is None
+
+
+def test_a_version_holds_its_four_files_and_nothing_else(home: Path) -> None:
+    staged = stage(home, 1)
+    (staged / "README.md").write_text("PEFT writes one")
+    (staged / "leftovers").mkdir()
+    (staged / "leftovers" / "optimizer.pt").write_bytes(b"x")
+    checkpoints.publish(home, staged, 1, manifest_for(None))
+    names = {path.name for path in checkpoints.folder(home, 1).iterdir()}
+    assert names == {CONFIG, WEIGHTS, REPORT, MANIFEST}
+    manifest = checkpoints.read(home, 1).manifest
+    assert set(manifest["files"]) == {CONFIG, WEIGHTS, REPORT}
+    assert manifest["files"][WEIGHTS]["size"] == len(WEIGHTS_BYTES)
+    assert manifest["version"] == 1
+    assert not staged.exists()
+
+
+def test_a_version_is_never_published_over_another(home: Path) -> None:
+    publish(home, 1, None)
+    with pytest.raises(CheckpointError) as caught:
+        publish(home, 1, None, weights=b"other")
+    assert "000001" in one_line(caught.value)
+    assert checkpoints.verify(home, 1, BASE_SHA).weights == WEIGHTS_BYTES
+
+
+def test_publishing_without_weights_fails_and_shows_nothing(home: Path) -> None:
+    staged = stage(home, 1)
+    (staged / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.publish(home, staged, 1, manifest_for(None))
+    assert WEIGHTS in one_line(caught.value)
+    assert checkpoints.current(home) == 0
+    assert checkpoints.versions(home) == []
+
+
+def test_reading_a_version_that_is_not_there(home: Path) -> None:
+    with pytest.raises(CheckpointError, match="000007: no such version"):
+        checkpoints.read(home, 7)
+    with pytest.raises(CheckpointError, match="000007: no such version"):
+        checkpoints.verify(home, 7, BASE_SHA)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "²", "000001\n000002", "\x00" * 7])
+def test_a_damaged_pointer_is_said_in_one_line(home: Path, text: str) -> None:
+    (home / "CURRENT").write_text(text)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.current(home)
+    assert "CURRENT" in one_line(caught.value)
+
+
+def test_a_pointer_that_is_not_text_is_said_in_one_line(home: Path) -> None:
+    (home / "CURRENT").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.current(home)
+    assert "CURRENT" in one_line(caught.value)
+
+
+@pytest.mark.parametrize("stray", ["1", "²", "000001.old", ".000001", "000003"])
+def test_folders_that_are_no_versions_are_not_listed(home: Path, stray: str) -> None:
+    publish(home, 2, None)
+    folder = home / "versions" / stray
+    folder.mkdir()
+    if stray != "000003":  # that one has the right name and is not complete
+        shutil.copy(checkpoints.folder(home, 2) / MANIFEST, folder)
+    assert checkpoints.versions(home) == [2]
+
+
+# Rolling back, rejecting ------------------------------------------------------------------------
+
+
+def test_rolling_back_goes_to_the_parent_and_then_to_the_base(home: Path) -> None:
+    publish(home, 1, None)
+    publish(home, 3, 1)
+    assert checkpoints.roll_back(home) == (3, 1)
+    assert checkpoints.roll_back(home) == (1, 0)
+    assert checkpoints.current(home) == 0
+    with pytest.raises(CheckpointError, match="nothing to roll back"):
+        checkpoints.roll_back(home)
+
+
+def test_rolling_back_to_a_given_version(home: Path) -> None:
+    for version in (1, 2, 3):
+        publish(home, version, version - 1 or None)
+    assert checkpoints.roll_back(home, 1) == (3, 1)
+    assert checkpoints.roll_back(home, 3) == (1, 3)
+    assert checkpoints.roll_back(home, 0) == (3, 0)
+
+
+def test_rolling_back_to_a_missing_version_lists_those_there_are(home: Path) -> None:
+    publish(home, 1, None)
+    publish(home, 2, 1)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.roll_back(home, 7)
+    assert one_line(caught.value) == (
+        "000007: no such version; there are 000001, 000002 and 0 (the base)"
+    )
+    assert checkpoints.current(home) == 2
+
+
+def test_rolling_back_to_a_rejected_version_gives_the_reason(home: Path) -> None:
+    publish(home, 1, None)
+    publish(home, 2, 1)
+    checkpoints.reject(home, 1, "sha256\nmismatch")
+    with pytest.raises(CheckpointError, match="000001 was rejected: sha256 mismatch"):
+        checkpoints.roll_back(home)
+    assert checkpoints.current(home) == 2
+
+
+def test_rejections_are_kept_one_a_line(home: Path) -> None:
+    checkpoints.reject(home, 4, "first")
+    checkpoints.reject(home, 2, "second  reason\n here")
+    checkpoints.reject(home, 4, "again")
+    assert checkpoints.rejected(home) == {2: "second reason here", 4: "again"}
+    assert len((home / "REJECTED").read_text().splitlines()) == 2
+
+
+# Retention --------------------------------------------------------------------------------------
+
+
+def test_retention_keeps_the_newest_the_current_and_the_pinned(home: Path) -> None:
+    for version in range(1, 8):
+        publish(home, version, version - 1 or None)
+    (home / "PIN").write_text("000002\n")
+    checkpoints.point(home, 4)
+    assert checkpoints.retain(home, 2) == [1, 3, 5]
+    assert checkpoints.versions(home) == [2, 4, 6, 7]
+    assert list((home / ".trash").iterdir()) == []
+
+
+def test_retention_deletes_nothing_that_need_not_go(home: Path) -> None:
+    for version in (1, 2):
+        publish(home, version, version - 1 or None)
+    assert checkpoints.retain(home, 5) == []
+    assert checkpoints.versions(home) == [1, 2]
+
+
+HOLD = """
+import fcntl, os, sys
+handle = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
+fcntl.flock(handle, fcntl.LOCK_SH)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_retention_leaves_a_version_that_another_process_reads(home: Path) -> None:
+    for version in (1, 2, 3, 4):
+        publish(home, version, version - 1 or None)
+    command = [sys.executable, "-c", HOLD, str(checkpoints.folder(home, 1))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "held\n"
+        assert checkpoints.retain(home, 2) == [2]
+        assert checkpoints.verify(home, 1, BASE_SHA).version == 1
+        reader.communicate()
+    assert checkpoints.retain(home, 2) == [1]
+    assert checkpoints.versions(home) == [3, 4]
+
+
+def test_what_a_killed_retention_left_is_deleted_the_next_time(home: Path) -> None:
+    publish(home, 1, None)
+    left = home / ".trash" / "000009-123"
+    left.mkdir()
+    (left / WEIGHTS).write_bytes(b"x")
+    checkpoints.retain(home, 2)
+    assert not left.exists()
+
+
+# Locks and filesystems --------------------------------------------------------------------------
+
+LOCK = """
+import sys
+from pathlib import Path
+from autodidact import checkpoints
+with checkpoints.lock(Path(sys.argv[1]), "learner"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_learner_is_told_the_process_of_the_first(home: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(home)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "locked\n"
+        with (
+            pytest.raises(LockHeld, match=rf"lock held by pid {first.pid}$"),
+            checkpoints.lock(home, "learner", wait_s=0),
+        ):
+            pass
+        with checkpoints.lock(home, "server", wait_s=0):
+            pass
+        first.kill()
+        first.wait()
+        with checkpoints.lock(home, "learner", wait_s=0):
+            assert (home / "learner.lock").read_text() == str(os.getpid())
+
+
+def test_the_lock_stays_with_a_child_that_inherited_it(home: Path) -> None:
+    with checkpoints.lock(home, "learner") as handle:
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(handle,))
+    with pytest.raises(LockHeld), checkpoints.lock(home, "learner", wait_s=0):
+        pass
+    child.communicate(b"")
+    with checkpoints.lock(home, "learner", wait_s=0):
+        pass
+
+
+def test_the_lock_goes_when_its_holder_fails(home: Path) -> None:
+    with pytest.raises(ZeroDivisionError), checkpoints.lock(home, "learner"):
+        _ = 1 / 0
+    with checkpoints.lock(home, "learner", wait_s=0):
+        pass
+
+
+def test_the_lock_waits_for_a_holder_that_is_about_to_go(home: Path) -> None:
+    handle = os.open(home / "learner.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    closer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(handle,))
+    os.close(handle)
+    assert closer.stdin is not None
+    closer.stdin.close()
+    with checkpoints.lock(home, "learner", wait_s=30):
+        assert closer.wait() == 0
+
+
+def test_a_home_that_cannot_be_made_is_a_resource_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResourceError) as caught:
+        checkpoints.prepare_home(tmp_path / "file" / "home")
+    assert "cannot be written" in one_line(caught.value)
+
+
+def test_preparing_a_home_again_changes_nothing(home: Path) -> None:
+    publish(home, 1, None)
+    checkpoints.prepare_home(home)
+    assert checkpoints.verify(home, 1, BASE_SHA).version == 1
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw,relatime 0 0
+proc /proc proc rw 0 0
+server:/export /mnt/nfs nfs4 rw 0 0
+/dev/sdb1 /mnt/nfs/local xfs rw 0 0
+//host/share /mnt/my\\040share cifs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/ada/learner", "ext4"),
+        ("/mnt/nfs", "nfs4"),
+        ("/mnt/nfs/home", "nfs4"),
+        ("/mnt/nfs/local/home", "xfs"),
+        ("/mnt/nfs2/home", "ext4"),
+        ("/mnt/my share/home", "cifs"),
+    ],
+)
+def test_the_filesystem_is_that_of_the_longest_mount_point(path: str, kind: str) -> None:
+    assert checkpoints._filesystem(Path(path), lambda: MOUNTS) == kind
+
+
+def test_a_network_filesystem_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "_filesystem", lambda path: "nfs4")
+    with pytest.raises(ResourceError) as caught:
+        checkpoints.prepare_home(tmp_path / "home")
+    assert "network filesystem (nfs4)" in one_line(caught.value)
+    assert "home" in str(caught.value)
+
+
+def test_an_atomic_write_leaves_no_other_file(home: Path) -> None:
+    before = time.time_ns()
+    checkpoints.write_atomic(home / "anchors.json", b"[1]")
+    checkpoints.write_atomic(home / "anchors.json", b"[2]")
+    assert (home / "anchors.json").read_bytes() == b"[2]"
+    new = [path for path in home.iterdir() if path.stat().st_mtime_ns >= before and path.is_file()]
+    assert [path.name for path in new] == ["anchors.json"]
+
+
+def test_clearing_the_staging_keeps_the_cycle_that_goes_on(home: Path) -> None:
+    for cycle in (3, 4, 5):
+        stage(home, cycle)
+    checkpoints.clear_staging(home, except_cycle=4)
+    assert [path.name for path in (home / ".staging").iterdir()] == ["cycle-000004"]
+    checkpoints.clear_staging(home)
+    assert list((home / ".staging").iterdir()) == []
