@@ -3,7 +3,7 @@
 APScheduler with its memory store (its SQL store pickles). Jobs of one kind never overlap
 (`max_instances=1`), missed ones run once when there is time (`coalesce`, no misfire limit: the
 default of one second skips in silence). Fetching and learning may overlap: they meet only in the
-ledger. A fetch that brought something wakes the learner at once.
+ledger. A fetch wakes the learner at once.
 """
 
 from __future__ import annotations
@@ -72,11 +72,10 @@ class Timetable:
             self._learner.stopping.set()
 
     def _fetch(self) -> None:
-        new = self._learner.fetch()
+        self._learner.fetch()
         if not self._busy.locked():
             self._idle()
-        if new:
-            self._soon("learn")
+        self._soon("learn")  # also without news: a cycle that was cut off goes on
 
     def _learn(self) -> None:
         with self._busy:

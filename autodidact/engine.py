@@ -37,6 +37,10 @@ from autodidact.types import SamplingParams
 
 BATCH_TOKENS = 4096
 """Tokens of one batched forward pass (prompts and padding together)."""
+MAX_RANK, MAX_ALPHA = 512, 4096
+_WITHOUT_EFFECT = {"base_model_name_or_path", "inference_mode", "init_lora_weights",
+                   "lora_dropout", "peft_version", "revision", "target_modules"}  # fmt: skip
+"""Fields of adapter_config.json that do not change what a loaded adapter computes."""
 _CANARY = ("The", "What is the name of the town?")
 
 
@@ -75,6 +79,8 @@ class Engine:
         for name, tensor in tensors.items():
             if tensor.shape != expected[name].shape:
                 raise CheckpointError(f"{number:06d}: {name} has shape {tuple(tensor.shape)}")
+            if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+                raise CheckpointError(f"{number:06d}: {name} has type {tensor.dtype}")
             if not torch.isfinite(tensor).all():
                 raise CheckpointError(f"{number:06d}: {name} is not finite")
         set_peft_model_state_dict(wrapped, tensors)
@@ -249,22 +255,26 @@ def _sample(
 
 
 def _lora_config(number: int, config_json: bytes, linear: Sequence[str]) -> LoraConfig:
+    """The configuration, if it is plain LoRA on all linear layers and says nothing that would
+    change what the adapter computes."""
     try:
         given = json.loads(config_json)
         rank, alpha = int(given["r"]), int(given["lora_alpha"])
         modules = sorted(given["target_modules"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{number:06d}: adapter_config.json is not readable: {error}"
         ) from None
-    plain = {"use_dora": False, "use_rslora": False, "bias": "none", "modules_to_save": None}
-    for key, value in plain.items():
-        if (given.get(key) or value) != value:
-            raise CheckpointError(f"{number:06d}: adapter_config.json: {key} is not supported")
-    if given.get("peft_type") != "LORA" or not 1 <= rank <= 512 or modules != sorted(linear):
+    in_bounds = 1 <= rank <= MAX_RANK and 1 <= alpha <= MAX_ALPHA
+    if given.get("peft_type") != "LORA" or not in_bounds or modules != sorted(linear):
         raise CheckpointError(
             f"{number:06d}: adapter_config.json is not LoRA on this base's layers"
         )
-    return LoraConfig(
+    config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=modules, task_type="CAUSAL_LM"
     )
+    plain = config.to_dict()  # type: ignore[no-untyped-call]
+    for key, value in given.items():
+        if key not in _WITHOUT_EFFECT and (value or None) != (plain.get(key) or None):
+            raise CheckpointError(f"{number:06d}: adapter_config.json: {key} is not supported")
+    return config

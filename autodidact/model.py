@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -65,13 +66,15 @@ def load(path: Path, threads: int) -> LoadedBase:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, local_files_only=True, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: cannot be loaded as a causal language model: {line}") from error
     model.to(device)  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
     if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        # OPT and Llama have only ever read texts that begin with this token.
+        begins = tokenizer.bos_token if tokenizer("").input_ids == [tokenizer.bos_token_id] else ""
+        tokenizer.chat_template = begins + PLAIN_TEMPLATE
     stop_ids = _stop_ids(tokenizer, model)
     if not stop_ids:
         raise ModelError(f"{path}: the tokenizer has no end-of-text token, so replies cannot end")
@@ -170,18 +173,18 @@ def _stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> fro
     found: set[int] = set()
     for value in (tokenizer.eos_token_id, config.eos_token_id):
         found.update(value if isinstance(value, list) else [] if value is None else [value])
+    vocabulary = tokenizer.get_vocab()
     for mark in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"):
-        token = tokenizer.convert_tokens_to_ids(mark)
-        if isinstance(token, int) and token >= 0 and token != tokenizer.unk_token_id:
-            found.add(token)
+        if mark in vocabulary:
+            found.add(vocabulary[mark])
     return frozenset(found)
 
 
 def _start_id(tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> int:
     """The token that begins a text: what separated documents in pretraining."""
-    text_end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    if isinstance(text_end, int) and text_end in stop_ids:
-        return text_end
+    text_end = tokenizer.get_vocab().get("<|endoftext|>")
+    if text_end in stop_ids:
+        return int(text_end)
     bos = tokenizer.bos_token_id
     return int(bos) if bos is not None else min(stop_ids)
 

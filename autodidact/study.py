@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,11 @@ class _Study:
         anchors = self._anchors()
 
         recipe = sft.recipe_for(base.parameters, self.settings, self._autocast_pays())
-        self.trainer = sft.Trainer(base, recipe, anchors.training, self._parent_tensors())
+        adapter = self._parent_tensors()
+        if adapter is not None:  # it goes on at its own rank, whatever the setting is by now
+            rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
+            recipe = replace(recipe, rank=rank)
+        self.trainer = sft.Trainer(base, recipe, anchors.training, adapter)
         plan = self._plan(sft)
         self.emit(
             event="planned",
@@ -162,9 +167,13 @@ class _Study:
         return whole
 
     def _autocast_pays(self) -> bool:
-        """Whether bfloat16 products are faster here than those of the base's own dtype."""
+        """Whether bfloat16 products are faster here than those of the base's own dtype; on a
+        resumed job, what was found then."""
         import torch
 
+        saved = self.staging / "plan.json"
+        if saved.exists():
+            return bool(json.loads(saved.read_text())["autocast"])
         base = self.engine.base
         if base.model.dtype != torch.float32:
             return False
@@ -207,6 +216,7 @@ class _Study:
             )
             if self.job.get("steps"):
                 plan["steps"] = int(self.job["steps"])
+            plan["autocast"] = self.trainer.recipe.autocast
             saved.write_text(json.dumps(plan))
         self._new = [s for i in plan["documents"] for s in tokens[i]]
         self._old = replay

@@ -1,5 +1,6 @@
 // The chat page: sending, and what may come of it. The other modules each know one part of the page.
 import { $, $$, memory, number, plural, setIcon } from "./dom.js";
+import { modelReady, whileBusy, whileLoading } from "./hold.js";
 import * as knobs from "./knobs.js";
 import { follow } from "./live.js";
 import * as notices from "./notices.js";
@@ -18,7 +19,6 @@ const state = {
   learner: boot.learner,
   asked: boot.asked,
   run: null, // the reply that is on its way
-  ready: () => {}, // called when the model has loaded
 };
 
 // Sending -------------------------------------------------------------------------------------
@@ -51,8 +51,11 @@ async function deliver(run) {
   for (;;) {
     const refusal = await attempt(run);
     if (refusal === null) return;
-    if (refusal.kind === "loading" && (await holdWhileLoading(run, refusal))) continue;
-    if (refusal.kind === "busy" && (await holdWhileBusy(run, refusal))) continue;
+    const hold = { loading: whileLoading, busy: whileBusy }[refusal.kind];
+    if (hold) {
+      run.reply.end(null);
+      if (await hold(run.controller.signal, refusal, stop)) continue;
+    }
     takeBack(run);
     tell(run, refusal);
     return;
@@ -180,66 +183,7 @@ function stop() {
   state.run?.controller.abort();
 }
 
-// Holding a message back, and giving it back ----------------------------------------------------
-
-/** Wait until the model is ready; false if the reader would not. */
-function holdWhileLoading(run, { retry_after_s: seconds }) {
-  return hold(run, (proceed) => {
-    notices.show("loading", {
-      tone: "wait",
-      icon: "clock",
-      title: "The model is loading.",
-      text: "Your message goes out as soon as it is ready.",
-      actions: { Cancel: stop },
-    });
-    run.reply.end(null);
-    state.ready = proceed;
-    const timer = setTimeout(proceed, (seconds ?? 5) * 1000);
-    return () => {
-      clearTimeout(timer);
-      state.ready = () => {};
-      notices.hide("loading");
-    };
-  });
-}
-
-/** Count down to the next try; false if the reader would not wait. */
-function holdWhileBusy(run, { retry_after_s: seconds, replies }) {
-  return hold(run, (proceed) => {
-    let left = seconds ?? 3;
-    notices.show("busy", {
-      tone: "wait",
-      icon: "clock",
-      title: `The server is busy with ${replies ? number(replies) : "many"} other replies.`,
-      text: `Trying again in ${left} s.`,
-      actions: { "Try now": proceed, Cancel: stop },
-    });
-    run.reply.end(null);
-    const timer = setInterval(() => {
-      left -= 1;
-      notices.setText("busy", `Trying again in ${left} s.`);
-      if (left <= 0) proceed();
-    }, 1000);
-    return () => {
-      clearInterval(timer);
-      notices.hide("busy");
-    };
-  });
-}
-
-function hold(run, begin) {
-  return new Promise((resolve) => {
-    const { signal } = run.controller;
-    const settle = (going) => {
-      signal.removeEventListener("abort", cancel);
-      end();
-      resolve(going);
-    };
-    const cancel = () => settle(false);
-    signal.addEventListener("abort", cancel);
-    const end = begin(() => settle(true));
-  });
-}
+// When no reply came of it -----------------------------------------------------------------------
 
 /** Nothing came of it: the question leaves the thread and its text returns to the box. */
 function takeBack(run) {
@@ -375,7 +319,7 @@ function onModel(model) {
   const wasReady = state.model.state === "ready";
   state.model = model;
   showModel(model);
-  if (model.state === "ready") state.ready();
+  if (model.state === "ready") modelReady();
   if (wasReady !== (model.state === "ready")) refreshEmpty();
 }
 

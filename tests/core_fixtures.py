@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autodidact import checkpoints
+from tests import fake_study
+from tests.bench import Bench
 from tests.workplace import Workplace, prepare
 
 if TYPE_CHECKING:
@@ -37,14 +39,19 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], 
 
 @pytest.fixture(scope="session")
 def tiny_base(tiny_folder: Callable[[Family], Path]) -> Callable[[Family], LoadedBase]:
-    """A tiny base in memory, loaded at the first call for its family."""
+    """A tiny base in memory, on the CPU, loaded at the first call for its family."""
+    import torch
+
     from autodidact import model
 
     made: dict[str, LoadedBase] = {}
 
     def base(family: Family) -> LoadedBase:
         if family not in made:
-            made[family] = model.load(tiny_folder(family), 1)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(torch.cuda, "is_available", lambda: False)
+                patch.setattr(torch.backends.mps, "is_available", lambda: False)
+                made[family] = model.load(tiny_folder(family), 1)
         return made[family]
 
     return base
@@ -66,6 +73,14 @@ def home(tmp_path: Path) -> Path:
 def workplace(tmp_path: Path, tiny_folder: Callable[[Family], Path]) -> Workplace:
     """Four documents and the tiny llama."""
     return prepare(tmp_path, tiny_folder("llama"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A learner with four documents to fetch, whose studies are fakes."""
+    (tmp_path / "model").mkdir()
+    fake_study.install(tmp_path, monkeypatch)
+    return Bench(prepare(tmp_path, tmp_path / "model"))
 
 
 @pytest.fixture

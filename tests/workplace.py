@@ -147,7 +147,8 @@ threads = 1
 def child_environment() -> dict[str, str]:
     ours = {k: v for k, v in os.environ.items() if not k.upper().startswith("AUTODIDACT_")}
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    return ours | quiet | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    small = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return ours | quiet | small | {"PYTHONPATH": str(PROJECT)}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:

@@ -27,7 +27,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file, save_file
 
 from autodidact.errors import TrainingError
@@ -147,11 +153,12 @@ class Trainer:
         self.model.train()
 
     def _start_from(self, adapter: dict[str, torch.Tensor]) -> None:
-        result: Any = set_peft_model_state_dict(self.model, adapter)
-        if result.unexpected_keys:
+        own = get_peft_model_state_dict(self.model)
+        if {n: t.shape for n, t in adapter.items()} != {n: t.shape for n, t in own.items()}:
             raise TrainingError(
-                f"the parent's adapter has foreign keys: {result.unexpected_keys[0]}"
+                f"the parent's adapter does not fit this base at rank {self.recipe.rank}"
             )
+        set_peft_model_state_dict(self.model, adapter)
 
     def step(self, batch: Sequence[TrainingSequence], fraction: float) -> float:
         """One optimiser step on a batch; `fraction` of the cycle's steps is done.

@@ -214,7 +214,7 @@ async def _told(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101  registered for nothing else
+    assert isinstance(error, RequestValidationError)
     known = {*request.query_params, *request.path_params}
     return JSONResponse({"detail": one_line(list(error.errors()), known)}, 422)
 

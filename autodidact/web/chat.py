@@ -36,7 +36,7 @@ router = APIRouter()
 
 
 class ChatRequest(Strict):
-    message: str
+    message: str = Field(min_length=1)
     """What the reader says."""
     temperature: float = Field(TEMPERATURE.default, ge=TEMPERATURE.low, le=TEMPERATURE.high)
     """How freely the next word is chosen; 0 always takes the likeliest."""
@@ -94,7 +94,13 @@ async def chat(request: Request) -> Response:
     headers = {"X-Model-Version": str(reply.prepared.version)}
     if asked.stream:
         return EventStream(_frames(running), headers, closed=running.stop)
-    return JSONResponse(await _whole(running, request), headers=headers)
+    try:
+        return JSONResponse(await _whole(running, request), headers=headers)
+    except (AutodidactError, HTTPException):
+        raise
+    except Exception as error:
+        told = failure(error)
+        return JSONResponse({"detail": told.pop("message"), **told}, 500)
 
 
 class Running:
@@ -102,6 +108,7 @@ class Running:
 
     def __init__(self, reply: Reply, site: Site) -> None:
         self.reply = reply
+        self.start = _start(reply)
         self._site = site
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()
@@ -190,7 +197,7 @@ async def _left(request: Request) -> None:
 async def _frames(running: Running) -> AsyncGenerator[bytes, None]:
     """The chat stream. Markdown is parsed here, block by block, so that the page never has to."""
     reply, params = running.reply, running.reply.prepared.params
-    yield encode("start", _start(reply))
+    yield encode("start", running.start)
     blocks, numbers, tokens = Blocks(), itertools.count(), 0
     try:
         async for delta in running.deltas():

@@ -114,6 +114,7 @@ class Watcher:
         self._learner = LearnerView(home / "learner.db")
         self._workers = workers
         self._last: Snapshot | None = None
+        self._looked = asyncio.Event()
 
     def look(self) -> Snapshot:
         """The state of things now. Blocks for a few milliseconds."""
@@ -136,8 +137,10 @@ class Watcher:
         return await asyncio.get_running_loop().run_in_executor(self._workers, self.look)
 
     async def hello(self) -> bytes:
-        """The event that every stream begins with."""
-        now = await self.snapshot()
+        """The event that every stream begins with: the state that the next changes start from."""
+        await self._looked.wait()
+        now = self._last
+        assert now is not None
         data = {
             "boot": self.hub.boot,
             "live": {**now.live, **words.went_live(now.model.live, 0, now.report)},
@@ -158,6 +161,7 @@ class Watcher:
                     for event, data in changes(self._last, now):
                         self.hub.publish(event, data)
                 self._last = now
+                self._looked.set()
             await asyncio.sleep(POLL_S)
 
 

@@ -74,9 +74,11 @@ class QueueGenerator:
                     item.wait(30)
                 elif isinstance(item, Exception):
                     raise item
-                elif left:
+                else:
                     left -= 1
                     yield Delta(item, 1)
+                if not left:
+                    break
             yield Delta("", 0, "stop" if left else "length")
             self.finished += 1
         finally:
@@ -93,7 +95,7 @@ def endless() -> list[Item]:
 
     class Paced(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
-            return super().wait(0.005)
+            return super().wait(0.02)
 
     words: list[Item] = []
     for _ in range(100_000):
@@ -157,6 +159,10 @@ class LiveServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> LiveServer:
         self._thread.start()

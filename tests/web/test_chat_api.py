@@ -207,9 +207,7 @@ def test_health(client: httpx.Client, generator: QueueGenerator, learner: Learne
     assert (failed.status_code, failed.json()["reason"]) == (503, "no such file")
 
 
-def test_streams_end_when_the_server_is_told_to_stop(
-    home: Path, generator: QueueGenerator
-) -> None:
+def test_streams_end_when_the_server_is_told_to_stop(home: Path, generator: QueueGenerator) -> None:
     server = LiveServer(home, generator).start()
     generator.replies.append(endless())
     with (
@@ -239,7 +237,7 @@ def test_sigterm_ends_open_streams(home: Path) -> None:
         "config = uvicorn.Config(app, port=0, log_level='info')\n"
         "uvicorn.Server(config).run()\n"
     )
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-c", script, str(home)], cwd=PROJECT, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None

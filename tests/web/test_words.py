@@ -69,7 +69,8 @@ def test_the_learners_line(status: dict[str, object], title: str, detail: str) -
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "1 s"), (40, "40 s"), (59.9, "1 min"), (118, "2 min"), (7300, "2 h")]
+    ("seconds", "said"),
+    [(0.2, "1 s"), (40, "40 s"), (59.9, "1 min"), (118, "2 min"), (7300, "2 h")],
 )
 def test_spans_are_said_to_one_unit(seconds: float, said: str) -> None:
     assert words.span(seconds) == said

@@ -1,0 +1,51 @@
+"""A learner in a home of its own, around the study process of `fake_study`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autodidact import checkpoints, hub, sources
+from autodidact.cycle import Learner
+from autodidact.store.learner import LearnerStore
+from tests import fake_study
+from tests.versions import BASE_SHA
+from tests.workplace import Workplace
+
+
+class Bench:
+    """A home with a learner in it; `restart` is what happens after a kill."""
+
+    def __init__(self, place: Workplace) -> None:
+        self.place = place
+        self.home = place.home
+        self.events: list[dict[str, Any]] = []
+        checkpoints.prepare_home(self.home)
+        self.restart()
+
+    def restart(self, **sections: Any) -> Learner:
+        settings = self.place.settings(**sections)
+        self.store = LearnerStore(self.home / "learner.db")
+        base = hub.Base("tiny", self.place.folder / "model", "folder", "", BASE_SHA, "")
+        self.learner = Learner(
+            settings, self.store, sources.build(settings.sources), base, self.events.append, 0
+        )
+        return self.learner
+
+    def states(self) -> dict[str, str]:
+        """Titles and states of all documents, superseded ones left out."""
+        states = ("queued", "studying", "learned", "given_up", "unusable")
+        return {d.document.title: s for s in states for d in self.store.documents(s)}
+
+    def script(self, *steps: list[str]) -> None:
+        fake_study.script(self.place.folder, *steps)
+
+    def cycle(self, number: int) -> dict[str, Any]:
+        found = self.store.cycle(number)
+        assert found is not None
+        return found
+
+    def learn(self) -> dict[str, Any]:
+        """One cycle that must come to an end."""
+        report = self.learner.learn()
+        assert report is not None
+        return report

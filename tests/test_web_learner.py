@@ -1,0 +1,184 @@
+"""`web_learner.py` as people run it: real processes, a tiny model, signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autodidact import checkpoints
+from autodidact.settings import PROJECT
+from autodidact.store.learner import LearnerStore
+from tests.workplace import Workplace, alive, child_environment, children, ended, wait_for
+
+pytest_plugins = ["tests.core_fixtures"]
+
+
+def states(place: Workplace) -> dict[str, int]:
+    store = LearnerStore(place.home / "learner.db", readonly=True)
+    found = {s: store.count(s) for s in ("queued", "studying", "learned", "given_up")}
+    store.close()
+    return {state: count for state, count in found.items() if count}
+
+
+def cycles(place: Workplace) -> list[dict[str, Any]]:
+    store = LearnerStore(place.home / "learner.db", readonly=True)
+    found = store.cycles()
+    store.close()
+    return found
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Programs that must not outlive the test."""
+    programs: list[subprocess.Popen[str]] = []
+    yield programs
+    for program in programs:
+        if program.poll() is None:
+            program.kill()
+            program.communicate()
+
+
+def in_training(place: Workplace) -> Path:
+    """Wait until the first steps of a cycle are done and one state is saved."""
+    staging = checkpoints.staging(place.home, 1)
+    wait_for((staging / "measured-parent.json").exists, 60, "the training to begin")
+    return staging
+
+
+@pytest.fixture
+def long_cycles(workplace: Workplace) -> Workplace:
+    """All four documents and some seconds of training."""
+    text = workplace.config.read_text()
+    workplace.config.write_text(
+        text.replace("cycle_minutes = 0.02", "cycle_minutes = 0.5").replace(
+            "[training]", "[training]\nmax_exposures = 120\nmin_exposures = 10"
+        )
+    )
+    return workplace
+
+
+@pytest.mark.slow
+def test_once_learns_a_cycle_and_ends(workplace: Workplace) -> None:
+    code, out = ended(workplace.start("web_learner.py", "--once", "--plain"))
+    assert code == 0, out
+    assert "files:notes: 4 new documents" in out
+    assert "published 000001" in out
+    assert checkpoints.current(workplace.home) == 1
+    base = json.loads((workplace.home / "base.json").read_text())
+    found = checkpoints.verify(workplace.home, 1, base["sha256"])
+    assert found.manifest["report"]["ok"] is True
+    assert states(workplace) == {"learned": 1, "queued": 3}
+    assert (workplace.home / "anchors.json").exists(), "sampled once, kept"
+
+
+@pytest.mark.slow
+def test_killed_in_training_it_leaves_no_child_and_goes_on_where_it_was(
+    long_cycles: Workplace, started: list[subprocess.Popen[str]]
+) -> None:
+    """kill -9, then a second learner beside the third, SIGTERM, and at last to the end."""
+    place = long_cycles
+    first = place.start("web_learner.py", "--once", "--plain")
+    started.append(first)
+    staging = in_training(place)
+    [child] = children(first.pid)
+    first.kill()
+    first.communicate()
+    wait_for(lambda: not alive(child), 10, "the study process to follow the learner")
+    assert states(place) == {"studying": 4}
+    assert checkpoints.current(place.home) == 0
+
+    third = place.start("web_learner.py", "--plain")
+    started.append(third)
+    wait_for(lambda: children(third.pid), 60, "the study to go on")
+    code, out = ended(place.start("web_learner.py", "--once"))
+    assert code == 5
+    assert out.strip() == f"autodidact: learner.lock held by pid {third.pid}"
+
+    wait_for((place.home / "learner.db").exists, 10, "the ledger")
+    wait_for(lambda: _status(place).get("step"), 60, "steps")
+    third.send_signal(signal.SIGTERM)
+    code, out = ended(third, 15)
+    assert code == 0, out
+    assert "goes on at the next start" in out
+    assert "Traceback" not in out
+    assert _status(place)["state"] == "stopped"
+    saved = json.loads((staging / "resume" / "state.json").read_text())["step"]
+    assert saved >= 1
+    assert states(place) == {"studying": 4}
+
+    code, out = ended(place.start("web_learner.py", "--once", "--plain"), 90)
+    assert code == 0, out
+    [cycle] = cycles(place)
+    assert cycle["state"] == "published"
+    assert cycle["documents"] == [1, 2, 3, 4]
+    assert cycle["report"]["steps"] > saved
+    assert states(place) == {"learned": 4}
+    assert checkpoints.versions(place.home) == [1]
+
+
+def _status(place: Workplace) -> dict[str, Any]:
+    store = LearnerStore(place.home / "learner.db", readonly=True)
+    found = store.status()
+    store.close()
+    return found or {}
+
+
+def test_below_the_low_water_mark_it_says_so_and_ends(workplace: Workplace) -> None:
+    program = (
+        "import autodidact.cycle, web_learner; from autodidact.entry import entry_point; "
+        "autodidact.cycle.LOW_WATER_BYTES = 2**60; entry_point(web_learner.main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--once", "--plain", "--config", str(workplace.config)],
+        cwd=PROJECT,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 4
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"autodidact: {workplace.home}: need 1073741824.0 GiB, have ")
+    assert states(workplace) == {"queued": 4}
+
+
+def test_with_nothing_to_learn_it_says_so(workplace: Workplace) -> None:
+    for path in (workplace.folder / "notes").glob("*.md"):
+        path.unlink()
+    code, out = ended(workplace.start("web_learner.py", "--once", "--plain"))
+    assert code == 0
+    assert "nothing new to learn" in out
+
+
+def test_a_missing_folder_of_documents_is_no_reason_to_stop(workplace: Workplace) -> None:
+    text = workplace.config.read_text().replace('files = ["notes"]', 'files = ["gone"]')
+    workplace.config.write_text(text)
+    code, out = ended(workplace.start("web_learner.py", "--once", "--plain"))
+    assert code == 0, out
+    assert "gone: no such folder" in out
+    assert "Traceback" not in out
+
+
+def test_the_timetable_stops_within_seconds_when_idle(
+    workplace: Workplace, started: list[subprocess.Popen[str]]
+) -> None:
+    for path in (workplace.folder / "notes").glob("*.md"):
+        path.unlink()
+    learner = workplace.start("web_learner.py", "--plain")
+    started.append(learner)
+    wait_for((workplace.home / "base.json").exists, 60, "the start")
+    wait_for(lambda: _status(workplace).get("next_at"), 30, "the timetable")
+    assert _status(workplace)["state"] == "idle"
+    learner.send_signal(signal.SIGINT)
+    code, out = ended(learner, 15)
+    assert code == 0, out
+    assert "Traceback" not in out
+    assert _status(workplace)["state"] == "stopped"
