@@ -1,4 +1,4 @@
-"""The timetable of the learner: when to fetch, when to learn, and the heartbeat between.
+"""The timetable of the learner: when to fetch, when to learn.
 
 APScheduler with its memory store (its SQL store pickles). Jobs of one kind never overlap
 (`max_instances=1`), missed ones run once when there is time (`coalesce`, no misfire limit: the
@@ -8,6 +8,7 @@ ledger. A fetch wakes the learner at once.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -22,7 +23,6 @@ from autodidact.progress import Reporter
 from autodidact.settings import ScheduleSettings
 
 log = logging.getLogger(__name__)
-HEARTBEAT_S = 4
 
 
 class Timetable:
@@ -48,7 +48,6 @@ class Timetable:
             id="fetch", args=[self._fetch])  # fmt: skip
         add(self._guarded, "interval", minutes=minutes.learn_minutes, id="learn",
             args=[self._learn])  # fmt: skip
-        add(self._reporter.beat, "interval", seconds=HEARTBEAT_S, id="heartbeat")
         self._scheduler.start()
         try:
             self._learner.stopping.wait()
@@ -71,8 +70,14 @@ class Timetable:
             self._fault = error
             self._learner.stopping.set()
 
-    def _fetch(self) -> None:
-        self._learner.fetch()
+    def _fetch(self, retry: bool = False) -> None:
+        self._learner.fetch(retry=retry)
+        if (at := self._learner.retry_at()) is not None:
+            when = datetime.fromtimestamp(max(at, time.time() + 1)).astimezone()
+            self._scheduler.add_job(
+                self._guarded, "date", run_date=when, id="retry", replace_existing=True,
+                args=[functools.partial(self._fetch, retry=True)],
+            )  # fmt: skip
         if not self._busy.locked():
             self._idle()
         self._soon("learn")  # also without news: a cycle that was cut off goes on

@@ -50,7 +50,8 @@ def main(
         )
         generator.start()
         app = build_app(section, tree.home, generator)
-        shown, bound = listener.getsockname()[:2]
+        bound = listener.getsockname()[1]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(section.host, section.host)  # noqa: S104
         log.info("open http://%s:%d in a browser", shown, bound)
         config_ = uvicorn.Config(
             app,
@@ -81,7 +82,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SettingError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port "
+            "or AUTODIDACT_SERVER__PORT"
         ) from None
     return listener
 

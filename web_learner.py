@@ -41,17 +41,19 @@ def main(
     with checkpoints.lock(tree.home, "learner") as handle:
         store = LearnerStore(tree.home / "learner.db")
         reporter = Reporter(store, console)
-        reporter.idle(queued=store.count("queued"))
-        base = hub.resolve(tree.model, tree.revision, tree.home, log.info)
-        learner = Learner(tree, store, sources.build(tree.sources), base, reporter, handle)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: learner.stopping.set())
         try:
+            reporter({"phase": "preparing"})
+            base = hub.resolve(tree.model, tree.revision, tree.home, log.info)
+            learner = Learner(tree, store, sources.build(tree.sources), base, reporter, handle)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: learner.stopping.set())
             learner.recover()
             if once:
                 _once(learner, reporter)
             else:
                 Timetable(learner, reporter, tree.schedule).run()
+            log.info("stopped")
+        except KeyboardInterrupt:
             log.info("stopped")
         finally:
             reporter.stopped()

@@ -245,6 +245,8 @@ def roll_back(home: Path, to: int | None = None) -> tuple[int, int]:
         )
     if target in rejected(home):
         raise CheckpointError(f"{name(target)} was rejected: {rejected(home)[target]}")
+    if target == now:
+        raise CheckpointError(f"{name(target)} is what serves now")
     point(home, target)
     return now, target
 

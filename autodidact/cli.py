@@ -66,7 +66,7 @@ def status(
     print(f"learner    {found['learner']}")
     print("documents  " + ", ".join(f"{n} {state}" for state, n in found["documents"].items()))
     for source in found["sources"]:
-        trouble = f", out of reach: {source['error']}" if source["error"] else ""
+        trouble = f"; {source['error']}" if source["error"] else ""
         print(f"source     {source['name']}: {source['documents']} documents{trouble}")
     for text in found["cycles"]:
         print(f"           {text}")
@@ -88,7 +88,9 @@ def rollback(
     request.parent.mkdir(exist_ok=True)
     checkpoints.write_atomic(request, json.dumps({"do": "rollback", "to": new}).encode())
     serving = f"checkpoint {new}" if new else "the untouched base"
-    print(f"rolled back from {old} to {new}: {serving} serves within two seconds")
+    print(
+        f"rolled back from {old} to {new}: a running server answers from {serving} in two seconds"
+    )
 
 
 def _status(home: Path) -> dict[str, Any]:

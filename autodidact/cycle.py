@@ -61,17 +61,25 @@ class Learner:
         self._base = base
         self._progress = progress
         self._lock_handle = lock_handle
+        self._retries: dict[str, float] = {}
         self._outages = {s.name: Outage(s.name, seed=settings.training.seed) for s in sources}
 
     # Fetch ---------------------------------------------------------------------------------
 
-    def fetch(self) -> int:
-        """Ask every source that is due for something new. Returns how many documents came."""
-        return sum(self._fetch(source) for source in self.sources if not self.stopping.is_set())
+    def fetch(self, *, retry: bool = False) -> int:
+        """Ask the sources for something new: all that are due, or with `retry` only those whose
+        outage allows another try. Returns how many documents came."""
+        return sum(self._fetch(source, retry) for source in self.sources)
 
-    def _fetch(self, source: Source) -> int:
+    def retry_at(self) -> float | None:
+        """When the first of the sources that are out of reach is to be tried again."""
+        return min(self._retries.values(), default=None)
+
+    def _fetch(self, source: Source, retry: bool) -> int:
         outage = self._outages[source.name]
-        if not outage.due(time.time()):
+        if self.stopping.is_set() or not outage.due(time.time()):
+            return 0
+        if retry and source.name not in self._retries:
             return 0
         new = 0
         since = self.store.source(source.name).cursor
@@ -84,10 +92,12 @@ class Learner:
                 self.store.set_source(source.name, cursor=document.cursor)
         except SourceError as error:
             next_at, line = outage.failed(error)
+            self._retries[source.name] = next_at
             self.store.set_source(source.name, error=str(error), next_at=next_at)
             if line:
                 log.warning("%s", line)
             return new
+        self._retries.pop(source.name, None)
         if line := outage.recovered():
             log.info("%s", line)
         self.store.set_source(source.name, error="", last_at=time.time())
@@ -152,7 +162,9 @@ class Learner:
             log.info("cycle %d stops here and goes on at the next start", cycle)
             return None
         except AutodidactError as error:
-            return self._close(cycle, "failed", (str(error),), {}, begun)
+            said = checkpoints.staging(self._home, cycle) / "study.log"
+            tail = said.read_text(errors="replace").splitlines()[-40:] if said.exists() else []
+            return self._close(cycle, "failed", (str(error),), {"log": tail}, begun)
         return self._decide(cycle, job, study, begun)
 
     def _begin(self) -> int | None:
@@ -283,8 +295,8 @@ class Learner:
             **{k: v for k, v in verdict.metrics.items() if k != "taught"},
             "documents": [{"title": d.document.title, "uri": d.document.uri} for d in documents],
             "suggestions": _suggestions(documents, arms["candidate"]),
-            "exposures": study.planned["exposures"],
-            "steps": study.planned["steps"],
+            "exposures": study.done["exposures"],
+            "steps": study.done["steps"],
             "reasons": list(verdict.reasons),
             "seconds": round(time.monotonic() - begun + job["spent_s"]),
             "probes": [
@@ -320,7 +332,10 @@ class Learner:
                 curated = curate.curate(document)
                 if isinstance(curated, Document):
                     readings.append(examples.read(-number, curated))
-        return readings or [examples.read(d.id, d.document) for d in later]
+        readings = readings or [examples.read(d.id, d.document) for d in later]
+        if not readings:
+            log.warning("no control documents: gains are measured against nothing never taught")
+        return readings
 
     def _sample(self, learned: list[StoredDocument], cycle: int) -> list[StoredDocument]:
         order = random.Random(f"{self.settings.training.seed}:{cycle}")

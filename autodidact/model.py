@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from autodidact.errors import ModelError
 from autodidact.types import Message
@@ -58,6 +59,7 @@ class LoadedBase:
 
 def load(path: Path, threads: int) -> LoadedBase:
     """Load a base from a local folder. Raises ModelError with one line."""
+    transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
     device, dtype, why = _placement()

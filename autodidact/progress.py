@@ -22,6 +22,7 @@ from autodidact.store.learner import LearnerStore
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
+HEARTBEAT_S = 4.0
 STATES = {
     "fetching": "fetching",
     "loading": "preparing",
@@ -63,6 +64,8 @@ class Reporter:
         self._state: dict[str, Any] = {"state": "idle", "verdict": None}
         self._written = 0.0
         self._logged = 0.0
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if console is not None:
@@ -97,12 +100,15 @@ class Reporter:
             self._state["verdict"] = {k: v for k, v in report.items() if k != "probes"}
             self._write(force=True)
 
-    def beat(self) -> None:
-        """Say that the learner lives."""
-        with self._lock:
-            self._write(force=time.monotonic() - self._written > 4)
+    def _beat(self) -> None:
+        """Say that the learner lives, while nothing else is said."""
+        while not self._ended.wait(HEARTBEAT_S):
+            with self._lock:
+                if time.monotonic() - self._written > HEARTBEAT_S:
+                    self._write(force=True)
 
     def stopped(self) -> None:
+        self._ended.set()
         with self._lock:
             self._state["state"] = "stopped"
             self._stop_bar()

@@ -3,7 +3,8 @@
 Environment variables are `AUTODIDACT_` and the path with `__` between its parts
 (`AUTODIDACT_SERVER__PORT=9000`). An unknown key fails and names the nearest one. Modules receive
 their section, never the tree and never `os.environ`. Relative paths count from the folder of the
-settings file. The sentence under each field is its documentation.
+settings file (on the command line: from the working folder). The sentence under each field is its
+documentation.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -59,9 +60,14 @@ class SourcesSettings(_Section):
     files: tuple[Path, ...] = (Path("library"),)
     """Folders of .txt, .md and .html files to learn from; a "control" folder inside is skipped."""
     control: Path | None = Path("library/control")
-    """Documents of the same kind that are never taught: what they score is chance."""
+    """Documents that are never taught: what they score is chance. "" means none."""
     wikipedia: WikipediaSettings = WikipediaSettings()
     """The Wikipedia source."""
+
+    @field_validator("control", mode="before")
+    @classmethod
+    def _empty_means_none(cls, value: object) -> object:
+        return None if value == "" else value
 
 
 class ScheduleSettings(_Section):
@@ -115,7 +121,7 @@ class ServerSettings(_Section):
     max_queue: int = Field(32, ge=0)
     """Requests that may wait; more get a 503."""
     threads: int = Field(0, ge=0)
-    """CPU threads of one forward pass; 0 means one per core, two at most."""
+    """CPU threads of one forward pass; 0 means one for a model below 30M parameters, else two."""
 
 
 class Settings(BaseSettings):
@@ -172,7 +178,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     """
     path = _find(config)
     _check_environment()
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = {key: _from_here(value) for key, value in flags.items() if value is not None}
 
     class Loaded(Settings):
         model_config = SettingsConfigDict(toml_file=path)
@@ -187,6 +193,13 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         raise SettingError(f"settings: {str(error).splitlines()[0]}") from None
     root = path.parent if path else PROJECT
     return _anchor(loaded, root)
+
+
+def _from_here(value: Any) -> Any:
+    """A path on the command line counts from the working folder, whatever the settings file."""
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
+        return type(value)(Path(value).absolute())
+    return value
 
 
 def _find(config: Path | None) -> Path | None:

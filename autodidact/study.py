@@ -102,7 +102,7 @@ class _Study:
         plan = self._plan(sft)
         self.emit(
             event="planned",
-            **{k: plan[k] for k in ("documents", "steps", "exposures", "seconds_per_step")},
+            **{k: plan[k] for k in ("documents", "steps", "seconds_per_step")},
         )
 
         chosen, blocks = self._measured(plan["documents"], anchors.held_out, Examinee)
@@ -110,13 +110,15 @@ class _Study:
         self._examine("base", Examinee(self.engine, self.engine.untouched), [], blocks)
         self._examine("parent", Examinee(self.engine, parent), chosen, blocks)
 
-        if not self._train(plan, sft):
-            self.emit(event="stopped")
-            return
+        if not (self.staging / "adapter").exists():
+            if not self._train(plan, sft):
+                self.emit(event="stopped")
+                return
+            self._save_adapter()
         self.phase("measuring")
-        self._save_adapter()
         self._examine("candidate", Examinee(self.engine, self._candidate()), chosen, blocks)
-        self.emit(event="done", steps=plan["steps"], exposures=plan["exposures"])
+        exposures = round(plan["steps"] / plan["steps_a_pass"] * FORMS_A_PASS)
+        self.emit(event="done", steps=plan["steps"], exposures=exposures)
 
     # Progress ------------------------------------------------------------------------------
 
@@ -215,9 +217,9 @@ class _Study:
                 self.settings, self.trainer.recipe.batch_size, tokens, replay, step_s, train_s
             )
             if self.job.get("steps"):
-                plan["steps"] = int(self.job["steps"])
+                plan["steps"] = plan["most_steps"] = int(self.job["steps"])
             plan["autocast"] = self.trainer.recipe.autocast
-            saved.write_text(json.dumps(plan))
+            _write_json(saved, plan)
         self._new = [s for i in plan["documents"] for s in tokens[i]]
         self._old = replay
         return plan
@@ -256,27 +258,37 @@ class _Study:
     # Training ------------------------------------------------------------------------------
 
     def _train(self, plan: dict[str, Any], sft: Any) -> bool:
-        """All the steps; False when asked to stop before the end (the state is then saved)."""
+        """All the steps; False when asked to stop before the end (the state is then saved).
+
+        How many there are is corrected on the way, up to half-way, by how long they really take.
+        """
         self.phase("training")
-        total, size = plan["steps"], self.trainer.recipe.batch_size
+        size = self.trainer.recipe.batch_size
         step = self.trainer.restore(self.staging / "resume")
-        early = int(total * sft.QUESTIONS_FIRST)
+        early = int(plan["steps"] * sft.QUESTIONS_FIRST)
         asked = [s for s in self._new if s.kind in ("question", "cloze")]
         first = sft.batches(asked or self._new, self._old, REPLAY_SHARE, size, self.settings.seed)
         rest = sft.batches(self._new, self._old, REPLAY_SHARE, size, self.settings.seed + 1)
+        early = int(plan.setdefault("early", early))
         for done in range(step):
             next(first if done < early else rest)
         recent: list[float] = []
         saved = time.monotonic()
-        while step < total:
-            begun = time.perf_counter()
-            loss = self.trainer.step(next(first if step < early else rest), step / total)
+        while step < plan["steps"]:
+            begun = time.monotonic()
+            loss = self.trainer.step(next(first if step < early else rest), step / plan["steps"])
             step += 1
-            recent = [*recent[-19:], time.perf_counter() - begun]
-            eta = statistics.fmean(recent) * (total - step)
-            self.emit(event="progress", step=step, of=total, loss=loss, eta_s=eta)
+            recent = [*recent[-39:], time.monotonic() - begun]
+            plan["trained_s"] += recent[-1]
+            pace = statistics.fmean(recent)
+            if len(recent) >= 10 and step <= plan["steps"] / 2:
+                left = int((plan["train_s"] - plan["trained_s"]) / pace)
+                plan["steps"] = max(MIN_STEPS, step + 1, min(plan["most_steps"], step + left))
+            of = plan["steps"]
+            self.emit(event="progress", step=step, of=of, loss=loss, eta_s=pace * (of - step))
             if self.stop.is_set() or time.monotonic() - saved > SAVE_EVERY_S:
                 self.trainer.save(self.staging / "resume", step)
+                _write_json(self.staging / "plan.json", plan)
                 saved = time.monotonic()
             if self.stop.is_set():
                 return False
@@ -285,7 +297,9 @@ class _Study:
     # After training ------------------------------------------------------------------------
 
     def _save_adapter(self) -> None:
-        self.trainer.export(self.staging / "adapter", self.job["base"]["name"])
+        """As a whole: once the folder stands, training is over, whatever happens after."""
+        self.trainer.export(self.staging / "adapter.new", self.job["base"]["name"])
+        os.rename(self.staging / "adapter.new", self.staging / "adapter")
 
     def _candidate(self) -> Any:
         """The candidate as the server will load it: from the bytes on disk."""
@@ -335,7 +349,7 @@ def _fit(
 ) -> dict[str, Any]:
     """Take as many documents, in order, as can be shown `min_exposures` times in `train_s`.
 
-    At least one is taken. `exposures` is how often each new fact will be shown.
+    At least one is taken.
     """
     from autodidact.training import sft
 
@@ -353,8 +367,12 @@ def _fit(
     return {
         "documents": taken,
         "steps": steps,
-        "seconds_per_step": step_s,
+        "most_steps": max(MIN_STEPS, int(most * a_pass)),
         "exposures": round(steps / a_pass * FORMS_A_PASS),
+        "steps_a_pass": a_pass,
+        "train_s": train_s,
+        "trained_s": 0.0,
+        "seconds_per_step": step_s,
     }
 
 
@@ -366,6 +384,12 @@ def _spread(probes: Sequence[Probe], limit: int) -> list[Probe]:
         turns[probe.document_id] = turns.get(probe.document_id, 0) + 1
         ranked.append((turns[probe.document_id], len(ranked), probe))
     return [probe for _, _, probe in sorted(ranked, key=lambda r: r[:2])[:limit]]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(value))
+    os.replace(fresh, path)
 
 
 def _examples(rows: Sequence[dict[str, Any]]) -> list[Example]:

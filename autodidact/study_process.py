@@ -32,6 +32,7 @@ class Study:
     """What the child said: the plan, and per arm (base, parent, candidate) the measurements."""
 
     planned: dict[str, Any] = field(default_factory=dict)
+    done: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -58,7 +59,6 @@ def run_study(
     threading.Thread(target=_end_on_stop, args=(child, stopping, ended), daemon=True).start()
     study = Study()
     fault = ""
-    finished = False
     try:
         assert child.stdout is not None
         for text in child.stdout:
@@ -71,7 +71,8 @@ def run_study(
                 study.measured[event["arm"]] = event
             elif event["event"] == "error":
                 fault = event["message"]
-            finished = finished or event["event"] == "done"
+            elif event["event"] == "done":
+                study.done = event
             follow(event)
     finally:
         ended.set()
@@ -82,7 +83,7 @@ def run_study(
         except subprocess.TimeoutExpired:
             child.kill()
             code = child.wait()
-    if finished and code == 0:
+    if study.done and code == 0:
         return study
     if stopping.is_set():
         raise Stopped
@@ -120,7 +121,7 @@ def _end_on_stop(
 def _environment() -> dict[str, str]:
     """Ours, with the project importable. glibc keeps freed batches of every size for reuse; told to
     return large blocks at once, the process stays at the size of its largest step. Waiting OpenMP
-    threads sleep instead of spinning: beside a busy chat server, spinning made steps ten times slower."""
+    threads sleep instead of spinning, which made steps many times slower beside a busy server."""
     path = os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
     return {
         "MALLOC_MMAP_THRESHOLD_": str(2**20),

@@ -1,7 +1,7 @@
 """How long from the start of both processes to the page, the first reply and the first checkpoint.
 
-    python benchmarks/first_checkpoint.py                  the bundled starter, Hub and Wikipedia away
-    python benchmarks/first_checkpoint.py --shape 135m     a randomly initialised SmolLM2-135M shape
+    python benchmarks/first_checkpoint.py                the starter, Hub and Wikipedia away
+    python benchmarks/first_checkpoint.py --shape 135m   a randomly initialised SmolLM2-135M shape
 
 Starts `web_learner.py` and `server.py` as a user does, in a fresh home folder, with the network
 names pointed at a closed loopback port. Prints JSON: seconds, and the largest resident memory of
@@ -56,14 +56,15 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     found: dict[str, object] = {"shape": args.shape}
     try:
         for name in ("web_learner", "server"):
-            log = open(folder / f"{name}.log", "wb")
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, str(PROJECT / f"{name}.py")],
-                    env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=PROJECT,
-                )
-            )  # fmt: skip
-        watch(f"http://127.0.0.1:{args.port}", [p.pid for p in processes], begun, found, args.minutes)
+            with open(folder / f"{name}.log", "wb") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, str(PROJECT / f"{name}.py")],
+                        env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=PROJECT,
+                    )
+                )  # fmt: skip
+        address = f"http://127.0.0.1:{args.port}"
+        watch(address, [p.pid for p in processes], begun, found, args.minutes)
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
@@ -118,7 +119,8 @@ def _family(pids: list[int]) -> set[int]:
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            after_name = (entry / "stat").read_text().rpartition(")")[2]
+            parents[int(entry.name)] = int(after_name.split()[1])
         except (OSError, IndexError, ValueError):
             continue
     grown = True

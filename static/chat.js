@@ -422,3 +422,4 @@ knobs.begin(boot);
 showModel(boot.health);
 box.value = memory.get(`draft:${state.conversation ?? "new"}`) ?? "";
 thread.toBottom();
+if (!matchMedia("(pointer: coarse)").matches) box.focus(); // on a phone the keyboard would pop up

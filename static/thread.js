@@ -118,16 +118,16 @@ export class Reply {
 
   /** The line under the reply: {icon, text}, or null for none. */
   end(ended) {
-    const line = $(".status.end", this.element);
+    const line = $(".status", this.element);
     line.hidden = !ended;
     if (!ended) return;
     setIcon($("svg", line), ended.icon);
-    $("span", line).textContent = ended.text;
+    $(".why", line).textContent = ended.text;
   }
 
   /** A note under the reply. */
   note(content) {
-    keepBottom(() => $(".status.end", this.element).before(inline(content)));
+    keepBottom(() => $(".status", this.element).before(inline(content)));
   }
 
   /** Nothing more will come. */

@@ -77,6 +77,18 @@ def test_settings_named_in_the_text_exist() -> None:
     assert found - names - {"server.py"} == set()
 
 
+def test_defaults_in_the_readme_are_the_defaults() -> None:
+    defaults = {key: info.default for key, info in every_key()}
+    rows = re.findall(r"^\| (`[a-z_.`, ]+`) \| ([^|]+) \|", README.read_text("utf-8"), re.M)
+    told = {}
+    for names, values in rows:
+        keys = re.findall(r"[a-z_.]+", names)
+        if set(keys) <= defaults.keys() - {"model"} and values != "by model size":
+            told |= dict(zip(keys, values.split(", "), strict=True))
+    assert len(told) > 5
+    assert told == {key: f"{defaults[key]:g}" for key in told}
+
+
 # Commands -----------------------------------------------------------------------------------------
 
 

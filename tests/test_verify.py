@@ -179,5 +179,3 @@ def test_a_folder_under_another_number_is_refused(home: Path) -> None:
     checkpoints.folder(home, 1).rename(checkpoints.folder(home, 9))
     with pytest.raises(CheckpointError, match="names another version"):
         checkpoints.verify(home, 9, BASE_SHA)
-
-

@@ -34,6 +34,7 @@ from autodidact.types import Delta, Message, ModelStatus, Prepared, SamplingPara
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
+RETRY_S = 30
 SMALL_MODEL = 30_000_000
 """Below this many parameters one thread is fastest: forward passes are too short to share."""
 
@@ -128,7 +129,7 @@ class LocalGenerator:
     def _ready(self) -> tuple[Engine, Version]:
         if self._engine is None or self._live is None:
             if self._status.state == "failed":
-                raise NotReady(f"no model: {self._status.reason}", retry_after_s=30)
+                raise NotReady(f"no model: {self._status.reason}", retry_after_s=RETRY_S)
             raise NotReady("the model is loading", retry_after_s=2)
         return self._engine, self._live
 
@@ -143,21 +144,28 @@ class LocalGenerator:
     # Watching ------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        try:
-            self._load_base()
-        except AutodidactError as error:
-            log.error("%s", error)
-            self._status = replace(self._status, state="failed", reason=str(error))
-            return
-        except Exception as error:
-            log.exception("the base model could not be loaded")
-            self._status = replace(self._status, state="failed", reason=type(error).__name__)
-            return
+        while not self._load_base_or_say_why():
+            if self._closing.wait(RETRY_S):
+                return
         while not self._closing.wait(POLL_S):
             try:
                 self._follow()
             except (OSError, CheckpointError) as error:
                 log.warning("%s", error)
+
+    def _load_base_or_say_why(self) -> bool:
+        try:
+            self._load_base()
+            return True
+        except AutodidactError as error:
+            reason = str(error)
+            if reason != self._status.reason:
+                log.error("%s; trying again every %d s", reason, RETRY_S)
+        except Exception as error:
+            log.exception("the base model could not be loaded")
+            reason = type(error).__name__
+        self._status = replace(self._status, state="failed", reason=reason)
+        return False
 
     def _load_base(self) -> None:
         base = self._resolve()
@@ -181,7 +189,7 @@ class LocalGenerator:
                 number = checkpoints.read(self._home, number).parent or checkpoints.BASE_VERSION
             except CheckpointError:
                 break
-        self._switch(version, state="ready", context=loaded.context)
+        self._switch(version, state="ready", context=loaded.context, reason="")
         log.info("serving %s: %s", _call(version.number), loaded.description)
 
     def _follow(self) -> None:

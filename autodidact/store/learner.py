@@ -134,7 +134,7 @@ class LearnerStore:
     # Documents ---------------------------------------------------------------------------
 
     def add(self, document: Document) -> bool:
-        """Queue a document; False if this source delivered this very text before."""
+        """Queue a document; False if this very text is known already, from whatever source."""
         with self._db.write() as db:
             known = db.conn.execute(
                 "SELECT 1 FROM documents WHERE digest = ?", (document.digest,)
@@ -324,7 +324,7 @@ def _move_documents(db: sqlite_utils.Database, cycle: int, state: CycleState) ->
             (cycle,),
         )
         return
-    tried = 1 if state == "rejected" else 0
+    tried = 1 if state in ("rejected", "failed") else 0
     db.conn.execute(
         "UPDATE documents SET tries = tries + ?, cycle = NULL, "
         "state = CASE WHEN tries + ? >= ? THEN 'given_up' ELSE 'queued' END "

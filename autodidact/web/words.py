@@ -134,7 +134,7 @@ def learner(status: dict[str, Any], now: float) -> dict[str, str]:
 def _idle(status: dict[str, Any], now: float) -> dict[str, str]:
     queued, next_at = status.get("queued") or 0, status.get("next_at")
     if next_at and next_at > now:
-        title = f"Next cycle in {span(next_at - now)}"
+        title = f"Reads again in {span(next_at - now)}"
     else:
         title = "Next cycle soon" if queued else "Nothing to learn yet"
     detail = f"{plural(queued, 'document')} queued" if queued else "Nothing is queued"
