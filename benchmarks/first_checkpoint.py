@@ -4,9 +4,10 @@
     python benchmarks/first_checkpoint.py --shape 135m   a randomly initialised SmolLM2-135M shape
 
 Starts `web_learner.py` and `server.py` as a user does, in a fresh home folder, with the network
-names pointed at a closed loopback port. Prints JSON: seconds, and the largest resident memory of
+names pointed at a closed loopback port. Prints JSON: seconds, the largest resident memory of
 learner, study process and server together, sampled four times a second (shared pages counted once
-where Linux tells: the sum of proportional set sizes).
+where Linux tells: the sum of proportional set sizes), and the time of a 16-token reply while the
+learner trains and, once it has been stopped, without it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 )  # fmt: skip
         address = f"http://127.0.0.1:{args.port}"
         watch(address, [p.pid for p in processes], begun, found, args.minutes)
+        if "checkpoint_s" in found:
+            processes[0].send_signal(signal.SIGTERM)
+            processes[0].wait(30)
+            found["reply_idle"] = summary([reply_s(address) for _ in range(20)])
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
@@ -78,28 +83,48 @@ def watch(
     address: str, pids: list[int], begun: float, found: dict[str, object], minutes: float
 ) -> None:
     peak = 0.0
+    busy: list[float] = []
+    asked = begun
     while time.monotonic() - begun < minutes * 60:
         peak = max(peak, memory_mib(pids))
         found["peak_mib"] = round(peak)
         elapsed = round(time.monotonic() - begun, 1)
         if "page_s" not in found and answers(address + "/"):
             found["page_s"] = elapsed
-        if "page_s" in found and "reply_s" not in found:
-            body = {"message": "Who are you?", "max_length": 16}
-            try:
-                if requests.post(address + "/chat", json=body, timeout=60).ok:
-                    found["reply_s"] = round(time.monotonic() - begun, 1)
-            except requests.RequestException:
-                pass
+        if "page_s" in found and "reply_s" not in found and reply_s(address) is not None:
+            found["reply_s"] = round(time.monotonic() - begun, 1)
         try:
             health = requests.get(address + "/health", timeout=5).json()
         except (requests.RequestException, ValueError):
             health = {}
+        if health.get("learner") == "training" and time.monotonic() - asked > 5:
+            asked = time.monotonic()
+            busy.append(reply_s(address) or 0.0)
+            found["reply_while_training"] = summary(busy)
         if health.get("version"):
             found["checkpoint_s"] = elapsed
             found["health"] = health
             return
         time.sleep(0.25)
+
+
+def reply_s(address: str) -> float | None:
+    """How long a short greedy reply takes; None when there is none."""
+    body = {"message": "Who are you?", "max_length": 16, "temperature": 0}
+    begun = time.monotonic()
+    try:
+        ok = requests.post(address + "/chat", json=body, timeout=60).ok
+    except requests.RequestException:
+        return None
+    return time.monotonic() - begun if ok else None
+
+
+def summary(seconds: list[float | None]) -> dict[str, float]:
+    times = sorted(s for s in seconds if s)
+    if not times:
+        return {"n": 0}
+    median, largest = times[len(times) // 2], times[-1]
+    return {"n": len(times), "median_s": round(median, 3), "max_s": round(largest, 3)}
 
 
 def answers(address: str) -> bool:

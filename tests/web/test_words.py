@@ -43,7 +43,7 @@ def model(**values: object) -> ModelStatus:
         ),
         (
             {"state": "idle", "queued": 5, "next_at": NOW + 240},
-            "Next cycle in 4 min",
+            "Reads again in 4 min",
             "5 documents queued",
         ),
         ({"state": "idle", "queued": 1}, "Next cycle soon", "1 document queued"),
