@@ -19,10 +19,11 @@ import statistics
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from autodidact.errors import AutodidactError, CheckpointError, TrainingError
 from autodidact.settings import TrainingSettings
@@ -38,7 +39,10 @@ FORMS_A_PASS = 7
 MIN_BLOCKS = 16
 
 
-def main(path: Path) -> int:
+def main(path: Path) -> NoReturn:
+    """Work on a job and end the process. Output stays open to the very end: its end is what the
+    learner takes for ours. Tearing torch down in order takes long and serves nothing."""
+    code = 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -49,10 +53,14 @@ def main(path: Path) -> int:
     study = _Study(job, path.parent, stop, lambda **event: out.write(json.dumps(event) + "\n"))
     try:
         study.run()
+        code = 0
     except AutodidactError as error:
         study.emit(event="error", message=str(error))
-        return error.exit_code
-    return 0
+        code = error.exit_code
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _watch(stop: threading.Event) -> None:
@@ -406,6 +414,4 @@ def _examples(rows: Sequence[dict[str, Any]]) -> list[Example]:
 
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]))
-    sys.stderr.flush()
-    os._exit(code)  # tearing torch down takes long, and meanwhile the learner closes our input
+    main(Path(sys.argv[1]))

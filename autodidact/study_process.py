@@ -83,7 +83,7 @@ def run_study(
         except subprocess.TimeoutExpired:
             child.kill()
             code = child.wait()
-    if study.done and code == 0:
+    if study.done:
         return study
     if stopping.is_set():
         raise Stopped
