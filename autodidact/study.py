@@ -37,6 +37,8 @@ MIN_STEPS = 8
 FORMS_A_PASS = 7
 """How often one pass shows a fact: four questions, a gap, a restatement, the text."""
 MIN_BLOCKS = 16
+MARGIN_S = 5.0
+"""For saving, loading and publishing the candidate."""
 
 
 def main(path: Path) -> NoReturn:
@@ -116,7 +118,9 @@ class _Study:
         chosen, blocks = self._measured(plan["documents"], anchors.held_out, Examinee)
         self.phase("measuring")
         self._examine("base", Examinee(self.engine, self.engine.untouched), [], blocks)
+        begun = time.monotonic()
         self._examine("parent", Examinee(self.engine, parent), chosen, blocks)
+        self._give_to_training(plan, time.monotonic() - begun)
 
         if not (self.staging / "adapter").exists():
             if not self._train(plan, sft):
@@ -262,6 +266,12 @@ class _Study:
             limits = {s: max(least[s], limits[s] * fits // wanted) for s in limits}
         chosen = [probe for split in pools for probe in _spread(pools[split], limits[split])]
         return chosen, list(held_out[:blocks])
+
+    def _give_to_training(self, plan: dict[str, Any], measured_s: float) -> None:
+        """What measuring will not need: the candidate takes about as long as its parent took."""
+        left = self.budget_s - self.elapsed() - 1.5 * measured_s - MARGIN_S
+        if not plan["trained_s"]:
+            plan["train_s"] = max(plan["train_s"], left)
 
     # Training ------------------------------------------------------------------------------
 

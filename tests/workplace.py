@@ -98,10 +98,19 @@ class Workplace:
         for name, (title, text) in texts.items():
             (target / f"{name}.md").write_text(f"# {title}\n\n{text}\n")
 
-    def start(self, program: str, *arguments: str) -> subprocess.Popen[str]:
-        """A program of the project, its output in one pipe, one thread of torch."""
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a program of the project, with the settings file of this place."""
+        first, *rest = arguments
+        program = [str(PROJECT / first)] if first.endswith(".py") else [first]
+        return [sys.executable, *program, *rest, "--config", str(self.config)]
+
+    def environment(self) -> dict[str, str]:
+        return child_environment()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A program of the project, its output in one pipe."""
         return subprocess.Popen(
-            [sys.executable, str(PROJECT / program), "--config", str(self.config), *arguments],
+            self.command(*arguments),
             cwd=self.folder,
             env=child_environment(),
             stdout=subprocess.PIPE,
