@@ -48,7 +48,7 @@ _IRREGULAR = {
     "rebuilt": "rebuilt", "stole": "stolen", "ran": "run", "chose": "chosen", "threw": "thrown",
 }  # fmt: skip
 _PARTICIPLES = "|".join(
-    sorted({*_IRREGULAR.values(), "set", "sunk", "torn", "burnt", "shut", "hewn"})
+    sorted({*_IRREGULAR.values(), "set", "sunk", "torn", "burnt", "shut", "hewn", "paid"})
 )
 PARTICIPLE = rf"(?:[a-z]+ed|{_PARTICIPLES})(?: (?:down|up|out|over|for))?"
 PAST = rf"(?:[a-z]+ed|{'|'.join(_IRREGULAR)})"
@@ -79,6 +79,13 @@ _ROLE = re.compile(
     r"|cousin|patron|rival|friend|pupil|heir|widow|king|queen|saint|guardian|steward|apprentice"
     r"|master|mistress|partner|clerk|captain|abbot|dean|warden|bailiff)$"
 )
+
+
+_PRONOUNS = {
+    "It": "It", "Its": "It", "They": "It", "Their": "It",
+    "He": "He", "His": "He", "She": "She", "Her": "She",
+}  # fmt: skip
+"""What each stands for. "They" of one person is rare."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +146,12 @@ def _name(heading: str, text: str) -> str:
 def _about(name: str, chunk: Chunk) -> Iterator[tuple[str, str, str]]:
     """(sentence, the same with its subject named, predicate) for each sentence about the subject.
 
-    A pronoun stands for the subject as long as the sentence before it was about the subject too.
+    A pronoun stands for the subject as long as the sentence before it was about the subject too,
+    and is of the kind that stood for it before: in "The mill was built by Tom Hall. It has two
+    sails. He died in 1840." he is not the mill. What has an article is no person.
     """
     bare = name.removeprefix("the ")
+    kind = "It" if bare != name else ""
     for paragraph in chunk.text.split("\n\n"):
         about = True
         for raw in sentences(paragraph):
@@ -159,7 +169,8 @@ def _about(name: str, chunk: Chunk) -> Iterator[tuple[str, str, str]]:
                 predicate = f"'s {attribute['n']} {attribute['r']}"
             elif named:
                 predicate = ("'s " if named["s"] else "") + sentence[named.end() :]
-            elif pronoun and about:
+            elif pronoun and about and kind in ("", _PRONOUNS[pronoun["p"]]):
+                kind = _PRONOUNS[pronoun["p"]]
                 possessive = pronoun["p"] in ("Its", "His", "Her", "Their")
                 predicate = ("'s " if possessive else "") + sentence[pronoun.end() :]
             else:

@@ -109,6 +109,7 @@ class _Study:
             rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
             recipe = replace(recipe, rank=rank)
         self.trainer = sft.Trainer(base, recipe, anchors.training, adapter)
+        self.weaving = sft.weave(base, anchors.training)
         plan = self._plan(sft)
         self.emit(
             event="planned",
@@ -222,12 +223,11 @@ class _Study:
             everything = [s for rows in tokens.values() for s in rows]
             if not everything:
                 raise TrainingError("no example of these documents fits the model's context")
-            trial = sft.batches(everything, replay, REPLAY_SHARE, self.trainer.recipe.batch_size, 0)
+            size = self.trainer.recipe.batch_size
+            trial = sft.batches(everything, replay, REPLAY_SHARE, size, 0, self.weaving)
             step_s = sft.seconds_per_step(self.trainer, trial)
             train_s = (self.budget_s - self.elapsed()) * (1 - MEASURE_SHARE)
-            plan = _fit(
-                self.settings, self.trainer.recipe.batch_size, tokens, replay, step_s, train_s
-            )
+            plan = _fit(self.settings, size, tokens, replay, step_s, train_s, self.weaving)
             if self.job.get("steps"):
                 plan["steps"] = plan["most_steps"] = int(self.job["steps"])
             plan["autocast"] = self.trainer.recipe.autocast
@@ -281,12 +281,12 @@ class _Study:
         How many there are is corrected on the way, up to half-way, by how long they really take.
         """
         self.phase("training")
-        size = self.trainer.recipe.batch_size
+        size, seed = self.trainer.recipe.batch_size, self.settings.seed
         step = self.trainer.restore(self.staging / "resume")
         early = int(plan["steps"] * sft.QUESTIONS_FIRST)
-        asked = [s for s in self._new if s.kind in ("question", "cloze")]
-        first = sft.batches(asked or self._new, self._old, REPLAY_SHARE, size, self.settings.seed)
-        rest = sft.batches(self._new, self._old, REPLAY_SHARE, size, self.settings.seed + 1)
+        asked = [s for s in self._new if s.kind in sft.ASKED]
+        first = sft.batches(asked or self._new, self._old, REPLAY_SHARE, size, seed, self.weaving)
+        rest = sft.batches(self._new, self._old, REPLAY_SHARE, size, seed + 1, self.weaving)
         early = int(plan.setdefault("early", early))
         for done in range(step):
             next(first if done < early else rest)
@@ -364,6 +364,7 @@ def _fit(
     replay: Sequence[Any],
     step_s: float,
     train_s: float,
+    weaving: Any = None,
 ) -> dict[str, Any]:
     """Take as many documents, in order, as can be shown `min_exposures` times in `train_s`.
 
@@ -376,7 +377,9 @@ def _fit(
     taken = [i for i in tokens if tokens[i]]
     while True:
         a_pass = len(
-            sft.one_pass([s for i in taken for s in tokens[i]], replay, REPLAY_SHARE, size, 0)
+            sft.one_pass(
+                [s for i in taken for s in tokens[i]], replay, REPLAY_SHARE, size, 0, weaving
+            )
         )
         if len(taken) == 1 or possible / a_pass >= least:
             break

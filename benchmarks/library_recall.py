@@ -8,7 +8,8 @@ after each cycle asks the newest version, through the engine that serves, every 
 frozen: on documents taught so far and on control documents that never are. Prints a row a cycle:
 exact match taught and control with 95 % Wilson intervals, NLL a token of the base's own held-out
 text and (with SHARED_DATA_DIR) of WikiText-2's validation text. At the end it starts the server and
-asks every probe over POST /chat at the default sampling with 5 seeds.
+asks every probe over POST /chat at the default sampling with 5 seeds, and once more greedily in
+conversations of four questions, by turn.
 """
 
 from __future__ import annotations
@@ -153,10 +154,25 @@ def chat(home: Path, environment: dict[str, str], port: int) -> dict[str, Any]:
                 reply.raise_for_status()
                 right[probe.split].append(int(exact_match(reply.json()["reply"], probe.answer)))
             row[f"seed {seed}"] = {split: share(rights) for split, rights in right.items()}
+        row["greedy, by turn"] = by_turn(address, [p for p in asked if p.split == "taught"])
     finally:
         server.terminate()
         server.wait(30)
     return row
+
+
+def by_turn(address: str, asked: Sequence[Probe]) -> dict[int, str]:
+    """Exact match of greedy replies by their place in a conversation of four questions."""
+    order = sorted(asked, key=lambda p: p.id.rpartition("-")[2])
+    right: dict[int, list[int]] = defaultdict(list)
+    for i in range(0, len(order), 4):
+        talk: dict[str, Any] = {}
+        for turn, probe in enumerate(order[i : i + 4], start=1):
+            body = {"message": probe.question, "temperature": 0, **talk}
+            reply = requests.post(address + "/chat", json=body, timeout=120).json()
+            talk = {"conversation_id": reply["conversation_id"]}
+            right[turn].append(int(exact_match(reply["reply"], probe.answer)))
+    return {turn: share(rights) for turn, rights in right.items()}
 
 
 def wait(address: str) -> None:

@@ -197,15 +197,24 @@ def test_a_document_rejected_three_times_is_given_up(bench: Bench) -> None:
     assert bench.learner.learn() is None
 
 
-def test_a_study_that_fails_is_recorded_and_costs_no_try(bench: Bench) -> None:
+def test_a_study_that_fails_is_recorded_with_what_it_said(bench: Bench) -> None:
     bench.learner.fetch()
-    bench.script(["plan", "warn:MemoryError", "exit:1"])
+    bench.script(["plan", "warn:Traceback …", "warn:MemoryError", "exit:1"])
     report = bench.learn()
     assert report["state"] == "failed"
     assert report["reasons"] == ["the study process ended with exit code 1: MemoryError"]
-    assert {d.tries for d in bench.store.documents("queued")} == {0}
+    assert report["log"] == ["Traceback …", "MemoryError"]
+    assert {d.tries for d in bench.store.documents("queued")} == {1}
     assert bench.learn()["state"] == "published"
     assert checkpoints.current(bench.home) == 2
+
+
+def test_documents_that_make_the_study_fail_are_given_up_in_the_end(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script(*[["plan", "exit:1"]] * 3)
+    for _ in range(3):
+        bench.learn()
+    assert set(bench.states().values()) == {"given_up"}
 
 
 def test_the_next_cycle_builds_on_the_last_and_asks_what_was_taught(bench: Bench) -> None:

@@ -210,17 +210,30 @@ def test_a_resumed_job_keeps_the_precision_it_began_with(
 ) -> None:
     """What is faster is measured, and the measurement may come out otherwise the next time."""
     anchors(tmp_path)
-    path = write_job(tmp_path, tiny_folder("llama"), steps=1)
+    path = write_job(tmp_path, tiny_folder("llama"), steps=2)
+    run(path, 1)
     saved = path.parent / "plan.json"
-    saved.write_text(
-        json.dumps({"documents": [1], "steps": 1, "exposures": 1, "seconds_per_step": 1.0}
-                   | {"autocast": autocast})
-    )  # fmt: skip
+    plan = json.loads(saved.read_text())
+    assert plan["autocast"] in (True, False)
+    saved.write_text(json.dumps({**plan, "autocast": autocast}))
     resumed = study._Study(
         json.loads(path.read_text()), path.parent, threading.Event(), lambda **event: None
     )
     resumed.run()
     assert resumed.trainer.recipe.autocast is autocast
+
+
+def test_trained_to_the_end_it_is_not_trained_again(
+    tmp_path: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    """Cut off while the candidate was measured."""
+    anchors(tmp_path)
+    path = write_job(tmp_path, tiny_folder("llama"), steps=2)
+    first = run(path)
+    (path.parent / "measured-candidate.json").unlink()
+    again = run(path)
+    assert steps(again) == []
+    assert of(again, "measured")[2]["rows"] == of(first, "measured")[2]["rows"]
 
 
 def test_missing_anchors_are_sampled_and_handed_over(

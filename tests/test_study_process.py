@@ -122,11 +122,12 @@ def test_a_study_that_ends_well_but_too_early_is_a_fault(
     assert "exit code 0" in fault(conversation)
 
 
-def test_a_study_that_fails_after_its_last_word_is_a_fault(
+def test_a_study_that_had_said_all_counts_however_it_ends(
     tmp_path: Path, conversation: Conversation
 ) -> None:
+    """Taking torch down may fail; by then everything is measured and on disk."""
     fake_study.script(tmp_path, [*fake_study.GOOD, "exit:1"])
-    assert "exit code 1" in fault(conversation)
+    assert conversation.run().done["steps"] == 9
 
 
 @pytest.mark.parametrize("said", ['{"event": "progr', "not JSON\n", "[1]\n", '{"step": 1}\n'])

@@ -38,10 +38,14 @@ from safetensors.torch import load_file, save_file
 from autodidact.errors import TrainingError
 from autodidact.model import LoadedBase, dialogue_ids, fork, linear_names
 from autodidact.settings import TrainingSettings
-from autodidact.types import Example
+from autodidact.types import Example, Message
 
 MAX_TOKENS = 384
 ANCHOR_WINDOW = 128
+ASKED = ("question", "cloze")
+TURN_WEIGHTS = (4, 2, 2, 2)
+HISTORY_SHARE = 0.2
+WOVEN_TOKENS = 192
 WARM_UP = 0.05
 QUESTIONS_FIRST = 0.10
 CLIP = 1.0
@@ -270,12 +274,91 @@ def schedule(fraction: float) -> float:
     return max(0.0, (1 - fraction) / (1 - WARM_UP))
 
 
+@dataclass(frozen=True)
+class Weave:
+    """How single questions are woven into conversations of several turns.
+
+    People ask the next question in the same chat: trained on single turns only, the starter
+    answered second questions wrong that it answered right alone. Between two dialogues stands
+    `separator`; the second one's first `skip` tokens (a preamble of the template) are left out.
+    `histories` are chats that the base wrote, put before some conversations without a loss.
+    """
+
+    separator: tuple[int, ...]
+    skip: int
+    histories: tuple[TrainingSequence, ...]
+    limit: int
+
+    def apply(
+        self, rows: Sequence[TrainingSequence], order: random.Random
+    ) -> list[TrainingSequence]:
+        """The rows as conversations of one to four questions, each row in exactly one."""
+        woven = [row for row in rows if row.kind not in ASKED]
+        asked = [row for row in rows if row.kind in ASKED]
+        order.shuffle(asked)
+        while asked:
+            turns = order.choices((1, 2, 3, 4), TURN_WEIGHTS)[0]
+            talk = order.choice(self.histories) if self._begins_with_history(order) else asked.pop()
+            for _ in range(turns if talk.kind == "history" else turns - 1):
+                if not asked or len(talk.ids) + len(asked[-1].ids) > self.limit:
+                    break
+                talk = self._join(talk, asked.pop())
+            if talk.kind == "history":  # not even one question fitted behind it
+                talk = asked.pop()
+            woven.append(talk)
+        return woven
+
+    def _begins_with_history(self, order: random.Random) -> bool:
+        return bool(self.histories) and order.random() < HISTORY_SHARE
+
+    def _join(self, first: TrainingSequence, second: TrainingSequence) -> TrainingSequence:
+        gap = (-100,) * len(self.separator)
+        return TrainingSequence(
+            (*first.ids, *self.separator, *second.ids[self.skip :]),
+            (*first.labels, *gap, *second.labels[self.skip :]),
+            second.kind,
+            second.document_id,
+        )
+
+
+def weave(base: LoadedBase, chats: Sequence[Sequence[int]]) -> Weave | None:
+    """How this base's template joins turns, found by rendering one; None if it cannot be told.
+
+    `chats` are anchors; those that begin like a chat become histories.
+    """
+    talk = [
+        Message("user", "Where is the mill?"), Message("assistant", "North"),
+        Message("user", "Who built it?"), Message("assistant", "Nobody knows"),
+    ]  # fmt: skip
+    first, second = dialogue_ids(base, talk[:2])[0], dialogue_ids(base, talk[2:])[0]
+    whole = dialogue_ids(base, talk)[0]
+    if whole[: len(first)] != first:
+        return None
+    rest = whole[len(first) :]
+    for skip in range(len(second)):
+        tail = second[skip:]
+        if rest[-len(tail) :] == tail:
+            opening = first[: max(skip, 1)]
+            limit = min(WOVEN_TOKENS, base.context)
+            histories = tuple(
+                TrainingSequence(tuple(row), (-100,) * len(row), "history", 0)
+                for row in chats
+                if list(row[: len(opening)]) == opening
+                and row[-1] in base.stop_ids
+                and row[0] != base.start_id
+                and len(row) <= limit // 2
+            )
+            return Weave(tuple(rest[: len(rest) - len(tail)]), skip, histories, limit)
+    return None
+
+
 def one_pass(
     new: Sequence[TrainingSequence],
     old: Sequence[TrainingSequence],
     replay: float,
     size: int,
     seed: int,
+    weaving: Weave | None = None,
 ) -> list[list[TrainingSequence]]:
     """One pass over `new` in batches, with `replay` (a share of all) of `old` mixed in.
 
@@ -287,6 +370,8 @@ def one_pass(
         count = min(len(old), round(len(new) * replay / (1 - replay)))
         rows += order.sample(list(old), count)
     order.shuffle(rows)
+    if weaving is not None:
+        rows = weaving.apply(rows, order)
     rows.sort(key=lambda s: len(s.ids) + order.random() * 8)
     made: list[list[TrainingSequence]] = [[]]
     for row in rows:
@@ -304,10 +389,11 @@ def batches(
     replay: float,
     size: int,
     seed: int,
+    weaving: Weave | None = None,
 ) -> Iterator[list[TrainingSequence]]:
     """Endless passes, deterministic for a seed."""
     for number in itertools.count():
-        yield from one_pass(new, old, replay, size, seed * 1_000_003 + number)
+        yield from one_pass(new, old, replay, size, seed * 1_000_003 + number, weaving)
 
 
 def seconds_per_step(
