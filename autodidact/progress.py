@@ -55,6 +55,9 @@ def set_up_logging(name: str, *, plain: bool) -> Console | None:
     return console
 
 
+RESTING = ("idle", "fetching")
+
+
 class Reporter:
     """Takes the learner's events; any thread may call."""
 
@@ -81,6 +84,8 @@ class Reporter:
 
     def __call__(self, event: dict[str, Any]) -> None:
         with self._lock:
+            if event.get("phase") == "fetching" and self._state["state"] not in RESTING:
+                return  # sources are asked beside a cycle too; the cycle is what to show
             self._apply(event)
             self._show(event)
             changed = "phase" in event or event.get("event") in ("planned", "measured", "done")
