@@ -34,10 +34,9 @@ def main(
 ) -> None:
     """Chat in the browser and over HTTP."""
     set_up_logging("server", plain=True)
-    tree = settings.load(config, model=model, home=home)
-    section = tree.server.model_copy(
-        update={key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    )
+    given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    tree = settings.load(config, model=model, home=home, server=given or None)
+    section = tree.server
     checkpoints.prepare_home(tree.home)
     with checkpoints.lock(tree.home, "server"):
         listener = _listen(section.host, section.port)

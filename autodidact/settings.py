@@ -228,18 +228,18 @@ def _anchor(loaded: Settings, root: Path) -> Settings:
     )
 
 
-def keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf of the tree as (dotted key, pydantic FieldInfo)."""
     for name, info in model.model_fields.items():
         section = info.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            yield from keys(section, f"{prefix}{name}.")
+            yield from leaves(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info
 
 
 def _check_environment() -> None:
-    known = {ENV_PREFIX + key.replace(".", "__").upper() for key, _ in keys()}
+    known = {ENV_PREFIX + key.replace(".", "__").upper() for key, _ in leaves()}
     known |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
@@ -258,7 +258,7 @@ def _one_line(error: ValidationError, path: Path | None) -> str:
     key = ".".join(str(part) for part in first["loc"])
     where = path.name if path else "settings"
     if first["type"] == "extra_forbidden":
-        known = [name for name, _ in keys()] + list(Settings.model_fields)
+        known = [name for name, _ in leaves()] + list(Settings.model_fields)
         return f"{where}: {key}: no such setting{_nearest(key, known)}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}: {key}: {first['msg']}{more}"

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact.settings import Settings, keys  # noqa: E402
+from autodidact.settings import Settings, leaves  # noqa: E402
 
 PAGE = PROJECT / "docs" / "settings.md"
 
@@ -87,7 +87,7 @@ def _sections() -> list[tuple[str, str, list[tuple[str, Any]]]]:
     """(name, what it is about, its keys) of the top level and of each table of the file."""
     found: list[tuple[str, str, list[tuple[str, Any]]]] = [("", "The base and the whole.", [])]
     about = _abouts(Settings)
-    for key, info in keys():
+    for key, info in leaves():
         section = key.rpartition(".")[0]
         if all(section != name for name, _, _ in found):
             found.append((section, about[section], []))

@@ -24,7 +24,7 @@ import web_learner
 from autodidact import curate, examples
 from autodidact.cli import app as cli
 from autodidact.settings import ENV_PREFIX, PROJECT, ServerSettings, load
-from autodidact.settings import keys as every_key
+from autodidact.settings import leaves as every_key
 from autodidact.sources.files import Files
 from autodidact.web.app import build_app
 from autodidact.web.chat import ChatRequest

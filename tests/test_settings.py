@@ -48,6 +48,11 @@ def test_defaults_come_first_and_flags_last(
     assert load(path, cycle_minutes=2.0).cycle_minutes == 2.0
 
 
+def test_flags_of_a_section_are_merged_into_it(write: Callable[[str], Path]) -> None:
+    tree = load(write('[server]\nhost = "127.0.0.2"\nport = 1'), server={"port": 2})
+    assert (tree.server.host, tree.server.port) == ("127.0.0.2", 2)
+
+
 def test_a_flag_that_was_not_given_changes_nothing(write: Callable[[str], Path]) -> None:
     assert load(write("cycle_minutes = 4"), cycle_minutes=None, home=None).cycle_minutes == 4.0
 
@@ -237,7 +242,7 @@ def test_a_flag_with_a_bad_value_names_its_key(write: Callable[[str], Path]) -> 
 
 
 def test_every_setting_is_explained_in_a_sentence() -> None:
-    found = dict(settings.keys())
+    found = dict(settings.leaves())
     assert {"model", "server.port", "sources.wikipedia.language", "training.rank"} <= found.keys()
     for key, info in found.items():
         assert info.description, key
@@ -261,7 +266,8 @@ def test_every_setting_has_a_variable(
 ) -> None:
     """The names that the documentation gives are the names that are heard."""
     defaults = load(write(""))
-    for key, info in settings.keys():
+    every = dict(settings.leaves())
+    for key, info in every.items():
         if info.annotation is int:
             section: object = defaults
             for part in key.split("."):
