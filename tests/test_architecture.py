@@ -1,0 +1,232 @@
+"""The shape of the project, read from its imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from autodidact.settings import PROJECT
+from tests.workplace import child_environment
+
+LAYERS = (
+    {"types", "errors", "settings"},
+    {
+        "store", "checkpoints", "sources", "curate", "facts", "examples", "hub", "hub_download",
+        "model_folder", "entry", "progress", "study_process",
+    },
+    {"model", "engine", "training"},
+    {"evaluators", "generators"},
+    {"study", "cycle", "chat"},
+    {"web", "cli"},
+)  # fmt: skip
+"""A part may import its own layer and those below. Bans say what it may not, all the same."""
+TORCH_SIDE = {"model", "engine", "training", "generators", "study"}
+BANS = {
+    "types": {"errors", "settings"},
+    "errors": {"types", "settings"},
+    "store": {*LAYERS[1], "settings"} - {"store"},
+    "checkpoints": {*LAYERS[1], "settings"} - {"checkpoints"},
+    "sources": LAYERS[1] - {"sources"},
+    "curate": {*LAYERS[1], "settings"} - {"curate"},
+    "facts": {"store", "checkpoints", "sources", "hub", "settings"},
+    "examples": {"store", "checkpoints", "sources", "hub", "settings"},
+    "training": {"store", "sources", "hub"},
+    "engine": {"store", "sources", "hub", "training", "settings"},
+    "evaluators": {*TORCH_SIDE, "store", "sources", "hub", "settings"},
+    "generators": {"store", "sources", "training"},
+    "cycle": {*TORCH_SIDE, "chat"},
+    "study": {"store", "sources", "hub", "cycle", "chat", "checkpoints"},
+    "chat": {*TORCH_SIDE, "cycle", "sources", "hub", "checkpoints"},
+    "web": {*TORCH_SIDE, "cycle", "sources", "hub"},
+    "cli": {*TORCH_SIDE, "chat", "web", "sources"},
+}
+TORCH = {"torch", "transformers", "peft", "safetensors", "accelerate", "bitsandbytes"}
+MAY_USE_TORCH = {"model", "engine", "training", "study"}
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
+
+PACKAGE = PROJECT / "autodidact"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """`store.learner` for autodidact/store/learner.py; a package is called as its folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part(module: str) -> str:
+    """The piece of the table: a module of the package's top or one of its folders."""
+    return module.partition(".")[0]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def for_typing_only(path: Path) -> set[ast.stmt]:
+    found: set[ast.stmt] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            found.update(child for child in ast.walk(node) if isinstance(child, ast.stmt))
+    return found
+
+
+@cache
+def imports(path: Path, *, lazy: bool = True) -> set[str]:
+    """Every module that a file imports, by its full name; without `lazy`, at import time only."""
+    names = {dotted(other) for other in MODULES}
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if node in for_typing_only(path) or (not lazy and getattr(node, "col_offset", 0) > 0):
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            module = node.module or ""
+            inner = module.removeprefix("autodidact").removeprefix(".")
+            for alias in node.names:
+                sub = f"{inner}.{alias.name}".removeprefix(".")
+                known = module.startswith("autodidact") and sub in names
+                found.add(f"autodidact.{sub}" if known else module)
+    return found
+
+
+def ours(path: Path, *, lazy: bool = True) -> set[str]:
+    """Our own modules among them, by their name inside the package."""
+    return {
+        name.removeprefix("autodidact.")
+        for name in imports(path, lazy=lazy)
+        if name.startswith("autodidact.")
+    }
+
+
+def layer(name: str) -> int:
+    [found] = [i for i, parts in enumerate(LAYERS) if name in parts]
+    return found
+
+
+INNER = [path for path in MODULES if dotted(path) not in ("", "__main__")]
+every_module = pytest.mark.parametrize("path", INNER, ids=dotted)
+
+
+@every_module
+def test_a_module_has_its_layer(path: Path) -> None:
+    assert [i for i, parts in enumerate(LAYERS) if part(dotted(path)) in parts], (
+        f"put {part(dotted(path))} into LAYERS, where it belongs"
+    )
+
+
+@every_module
+def test_a_module_imports_its_own_layer_and_those_below(path: Path) -> None:
+    mine = part(dotted(path))
+    for other in ours(path):
+        if part(other) == mine:
+            continue
+        assert layer(part(other)) <= layer(mine), f"{dotted(path)} imports {other}, above it"
+        assert part(other) not in BANS.get(mine, set()), f"{mine} must not know {part(other)}"
+
+
+@every_module
+def test_torch_is_used_where_it_belongs(path: Path) -> None:
+    used = {name.partition(".")[0] for name in imports(path)} & TORCH
+    if part(dotted(path)) not in MAY_USE_TORCH:
+        assert not used
+    if dotted(path) == "study":
+        now = {name.partition(".")[0] for name in imports(path, lazy=False)}
+        assert not now & TORCH, "the study hears `stop` while torch is still loading"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {dotted(path): ours(path, lazy=False) for path in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"a circle: {' → '.join([*trail, name])}"
+        if name not in done:
+            for other in sorted(graph.get(name, ())):
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@every_module
+def test_a_module_is_named_for_what_it_holds(path: Path) -> None:
+    assert not set(dotted(path).split(".")) & FORBIDDEN_NAMES
+
+
+@every_module
+def test_a_module_says_what_it_is_for(path: Path) -> None:
+    code = [node for node in tree(path).body if not isinstance(node, ast.Expr)]
+    if code:
+        assert ast.get_docstring(tree(path)), "a docstring is the module's contract"
+
+
+SQL = re.compile(
+    r"\b(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|CREATE\s+TABLE|PRAGMA\s)",
+    re.S,
+)
+
+
+@every_module
+def test_only_the_store_speaks_sql(path: Path) -> None:
+    if part(dotted(path)) == "store":
+        return
+    text = [
+        node.value
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not [value for value in text if SQL.search(value)]
+    databases = {name for name in imports(path) if name in ("sqlite3", "sqlite_utils")}
+    if databases:  # its errors may be caught
+        used = {
+            node.attr
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in databases
+        }
+        assert used == {"Error"}
+
+
+def test_the_store_does_speak_sql() -> None:
+    """Else the pattern above finds nothing anywhere."""
+    text = " ".join(path.read_text() for path in (PACKAGE / "store").glob("*.py"))
+    assert SQL.search(text)
+
+
+@pytest.mark.parametrize(
+    "modules",
+    ["autodidact.web.app", "autodidact.cycle", "autodidact.cli", "web_learner", "server"],
+)
+def test_what_does_not_run_a_model_does_not_load_torch(modules: str) -> None:
+    program = f"import sys, {modules}; print(*({TORCH!r} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
+def test_settings_are_read_from_the_environment_in_one_place() -> None:
+    readers = {
+        dotted(path)
+        for path in MODULES
+        if re.search(r"environ(\.get)?[\[(][\"']AUTODIDACT|getenv", path.read_text())
+    }
+    assert readers <= {"settings"}
