@@ -195,6 +195,8 @@ class LocalGenerator:
     def _follow(self) -> None:
         engine, live = self._ready()
         number = checkpoints.current(self._home)
+        if number == live.number and self._status.rejected:
+            self._status = replace(self._status, rejected="")
         if number == live.number or number in self._refused:
             return
         version = engine.untouched if number == 0 else self._try_load(engine, number)
@@ -208,14 +210,20 @@ class LocalGenerator:
         try:
             files = checkpoints.verify(self._home, number, self._base_sha256)
             return engine.load(number, files.config, files.weights)
-        except CheckpointError as error:
+        except OSError:
+            raise  # a passing fault of the disk: the next look tries again
+        except Exception as error:
             if checkpoints.current(self._home) != number:
                 return None
-            self._refused[number] = str(error)
+            reason = str(error)
+            if not isinstance(error, CheckpointError):
+                log.exception("%s could not be loaded", _call(number))
+                reason = f"{checkpoints.name(number)}: could not be loaded ({type(error).__name__})"
+            self._refused[number] = reason
             serving = _call(self._live.number) if self._live else "an older version"
-            log.error("%s; serving %s", error, serving)
-            self._status = replace(self._status, rejected=str(error))
-            checkpoints.reject(self._home, number, str(error))
+            log.error("%s; serving %s", reason, serving)
+            self._status = replace(self._status, rejected=reason)
+            checkpoints.reject(self._home, number, reason)
             return None
 
     def _switch(self, version: Version, **status: object) -> None:

@@ -43,8 +43,8 @@ from autodidact.types import Example, Message
 MAX_TOKENS = 384
 ANCHOR_WINDOW = 128
 ASKED = ("question", "cloze")
-TURN_WEIGHTS = (4, 2, 2, 2)
-HISTORY_SHARE = 0.2
+TURN_WEIGHTS = (5, 2, 2, 1)
+HISTORY_SHARE = 0.1
 WOVEN_TOKENS = 192
 WARM_UP = 0.05
 QUESTIONS_FIRST = 0.10
@@ -328,7 +328,7 @@ def weave(base: LoadedBase, chats: Sequence[Sequence[int]]) -> Weave | None:
     """
     talk = [
         Message("user", "Where is the mill?"), Message("assistant", "North"),
-        Message("user", "Who built it?"), Message("assistant", "Nobody knows"),
+        Message("user", "Name its owner."), Message("assistant", "Nobody knows"),
     ]  # fmt: skip
     first, second = dialogue_ids(base, talk[:2])[0], dialogue_ids(base, talk[2:])[0]
     whole = dialogue_ids(base, talk)[0]
@@ -338,14 +338,14 @@ def weave(base: LoadedBase, chats: Sequence[Sequence[int]]) -> Weave | None:
     for skip in range(len(second)):
         tail = second[skip:]
         if rest[-len(tail) :] == tail:
-            opening = first[: max(skip, 1)]
+            alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second))
+            opening = [token for token, _ in alike]
             limit = min(WOVEN_TOKENS, base.context)
             histories = tuple(
                 TrainingSequence(tuple(row), (-100,) * len(row), "history", 0)
                 for row in chats
                 if list(row[: len(opening)]) == opening
                 and row[-1] in base.stop_ids
-                and row[0] != base.start_id
                 and len(row) <= limit // 2
             )
             return Weave(tuple(rest[: len(rest) - len(tail)]), skip, histories, limit)
@@ -372,6 +372,7 @@ def one_pass(
     order.shuffle(rows)
     if weaving is not None:
         rows = weaving.apply(rows, order)
+        size = max(1, size // 2)  # a conversation holds about two questions
     rows.sort(key=lambda s: len(s.ids) + order.random() * 8)
     made: list[list[TrainingSequence]] = [[]]
     for row in rows:
