@@ -338,8 +338,8 @@ def weave(base: LoadedBase, chats: Sequence[Sequence[int]]) -> Weave | None:
     for skip in range(len(second)):
         tail = second[skip:]
         if rest[-len(tail) :] == tail:
-            alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second))
-            opening = [token for token, _ in alike]
+            same = [a == b for a, b in zip(first, second, strict=False)]
+            opening = first[: same.index(False)]
             limit = min(WOVEN_TOKENS, base.context)
             histories = tuple(
                 TrainingSequence(tuple(row), (-100,) * len(row), "history", 0)
