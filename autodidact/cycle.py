@@ -255,7 +255,9 @@ class Learner:
         (staged / checkpoints.REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False))
         try:
             checkpoints.publish(self._home, staged, cycle, manifest)
-        except (CheckpointError, ResourceError) as error:
+        except ResourceError as error:  # no fault of the documents: no try is counted
+            return self._close(cycle, "interrupted", (str(error),), report, begun)
+        except CheckpointError as error:
             return self._close(cycle, "failed", (str(error),), report, begun)
         closed = self._close(cycle, "published", (), report, begun)
         for version in checkpoints.retain(self._home, self.settings.keep_versions):

@@ -50,11 +50,8 @@ class Wordings:
 
 def read(document_id: int, document: Document) -> Reading:
     pieces = tuple(curate.chunks(document_id, document))
-    found: dict[str, Fact] = {}
-    for piece in pieces:
-        for fact in facts.read(piece):
-            found.setdefault(fact.relation, fact)
-    return Reading(document_id, document.title, pieces, tuple(found.values()))
+    found = facts.unambiguous([fact for piece in pieces for fact in facts.read(piece)])
+    return Reading(document_id, document.title, pieces, tuple(found))
 
 
 def wordings(fact: Fact) -> Wordings:

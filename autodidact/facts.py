@@ -117,9 +117,9 @@ def read(chunk: Chunk) -> list[Fact]:
             found.append((sentence, reading))
     if chunk.id.endswith(":0"):
         found += _life_span(name, chunk.text)
-    facts = _unambiguous([_fact(chunk, name, sentence, reading) for sentence, reading in found])
+    facts = unambiguous([_fact(chunk, name, sentence, reading) for sentence, reading in found])
     gaps = [_fact(chunk, name, sentence, reading) for sentence, reading in _gaps(name, chunk)]
-    return facts + _unambiguous(gaps)[: max(0, FACTS_PER_CHUNK - len(facts))]
+    return facts + unambiguous(gaps)[: max(0, FACTS_PER_CHUNK - len(facts))]
 
 
 def _fact(chunk: Chunk, name: str, sentence: str, reading: _Reading) -> Fact:
@@ -263,7 +263,7 @@ def _sound(answer: str, name: str) -> bool:
     )
 
 
-def _unambiguous(facts: list[Fact]) -> list[Fact]:
+def unambiguous(facts: list[Fact]) -> list[Fact]:
     """Drop the facts of a subject whose question has two different answers."""
     answers: dict[str, set[str]] = {}
     for fact in facts:

@@ -55,6 +55,7 @@ class LoadedBase:
     pad_id: int
     parameters: int
     description: str
+    control_tokens: tuple[str, ...]
 
 
 def load(path: Path, threads: int) -> LoadedBase:
@@ -95,6 +96,7 @@ def load(path: Path, threads: int) -> LoadedBase:
         parameters,
         f"{parameters / 1e6:.1f}M parameters, {str(dtype).removeprefix('torch.')} on {device}"
         f" ({why}), {torch.get_num_threads()} threads, context {context}",
+        tuple(t.content for t in tokenizer.added_tokens_decoder.values() if t.special),
     )
 
 
@@ -145,6 +147,16 @@ def dialogue_ids(base: LoadedBase, messages: Sequence[Message]) -> tuple[list[in
     return [*whole, _turn_end(base)], len(start)
 
 
+def neutral(base: LoadedBase, text: str) -> str:
+    """Text in which no control token can be read: what people type and pages say is data.
+
+    A space after its first character takes the meaning from a control token that is spelt out.
+    """
+    for token in base.control_tokens:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
 def linear_names(model: PreTrainedModel) -> list[str]:
     """Names of the linear layers that an adapter goes on: all but the output head."""
     head = model.get_output_embeddings()
@@ -158,7 +170,9 @@ def linear_names(model: PreTrainedModel) -> list[str]:
 
 
 def _render(base: LoadedBase, messages: Sequence[Message], *, generation: bool) -> list[int]:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    turns = [
+        {"role": message.role, "content": neutral(base, message.content)} for message in messages
+    ]
     text = base.tokenizer.apply_chat_template(
         turns, tokenize=False, add_generation_prompt=generation
     )

@@ -250,6 +250,8 @@ class _Study:
         sample = pools["taught"][:4] or self.probes[:4]
         if not sample:
             raise TrainingError("no probe could be written for these documents")
+        if not held_out:
+            raise TrainingError("the base model ends every text at once: nothing to measure it on")
         subject = examinee(self.engine, self.engine.untouched)
         begun = time.monotonic()
         _measure(subject, sample)

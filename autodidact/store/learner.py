@@ -134,18 +134,25 @@ class LearnerStore:
     # Documents ---------------------------------------------------------------------------
 
     def add(self, document: Document) -> bool:
-        """Queue a document; False if this very text is known already, from whatever source."""
+        """Queue a document; False if this very text is known already, from whatever source.
+
+        A text that was superseded and comes back (its source took a change back) is queued again.
+        """
         with self._db.write() as db:
             known = db.conn.execute(
-                "SELECT 1 FROM documents WHERE digest = ?", (document.digest,)
+                "SELECT id, state FROM documents WHERE digest = ?", (document.digest,)
             ).fetchone()
-            if known:
+            if known and known["state"] != "superseded":
                 return False
             db.conn.execute(
                 "UPDATE documents SET state = 'superseded' "
                 "WHERE source = ? AND uri = ? AND state IN ('queued', 'learned', 'unusable')",
                 (document.source, document.uri),
             )
+            if known:
+                row = {"state": "queued", "tries": 0, "cycle": None}
+                db.table("documents").update(known["id"], row)
+                return True
             db.table("documents").insert(
                 {**asdict(document), "state": "queued", "tries": 0, "added_at": time.time()}
             )

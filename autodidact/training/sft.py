@@ -36,7 +36,7 @@ from peft import (
 from safetensors.torch import load_file, save_file
 
 from autodidact.errors import TrainingError
-from autodidact.model import LoadedBase, dialogue_ids, fork, linear_names
+from autodidact.model import LoadedBase, dialogue_ids, fork, linear_names, neutral
 from autodidact.settings import TrainingSettings
 from autodidact.types import Example, Message
 
@@ -108,7 +108,10 @@ def tokenise(base: LoadedBase, examples: Sequence[Example]) -> list[TrainingSequ
                 continue
             labels = [-100] * start + ids[start:]
         else:
-            ids = [base.start_id, *base.tokenizer(example.text, add_special_tokens=False).input_ids]
+            ids = [
+                base.start_id,
+                *base.tokenizer(neutral(base, example.text), add_special_tokens=False).input_ids,
+            ]
             ids = ids[:limit]
             labels = [-100, *ids[1:]]
         made.append(TrainingSequence(tuple(ids), tuple(labels), example.kind, example.document_id))

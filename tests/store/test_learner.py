@@ -342,3 +342,11 @@ def test_a_ledger_of_a_newer_program_is_refused(tmp_path: Path, store: LearnerSt
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(AutodidactError, match="update Autodidact"):
         LearnerStore(tmp_path / "learner.db")
+
+
+def test_a_text_that_comes_back_after_a_change_is_queued_again(store: LearnerStore) -> None:
+    first = document(1, "first")
+    assert store.add(first)
+    assert store.add(replace(first, text="changed", digest="changed"))
+    assert store.add(first)
+    assert [d.document.digest for d in store.documents("queued")] == [first.digest]
