@@ -50,9 +50,11 @@ def main(path: Path) -> NoReturn:
     out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     stop = threading.Event()
-    threading.Thread(target=_watch, args=(stop,), daemon=True).start()
+    training = threading.Event()
+    threading.Thread(target=_watch, args=(stop, training), daemon=True).start()
     job = json.loads(path.read_text())
     study = _Study(job, path.parent, stop, lambda **event: out.write(json.dumps(event) + "\n"))
+    study.training = training
     try:
         study.run()
         code = 0
@@ -65,10 +67,14 @@ def main(path: Path) -> NoReturn:
     os._exit(code)
 
 
-def _watch(stop: threading.Event) -> None:
+def _watch(stop: threading.Event, training: threading.Event) -> None:
+    """End when told to: after the step that runs if training, at once otherwise (what is worth
+    keeping is on disk by then)."""
     for line in sys.stdin:
         if line.strip() == "stop":
             stop.set()
+            if not training.is_set():
+                os._exit(0)
     os._exit(3)
 
 
@@ -80,6 +86,7 @@ class _Study:
         self.staging = staging
         self.stop = stop
         self.emit = emit
+        self.training = threading.Event()
         self.begun = time.monotonic()
         self.budget_s = float(job["cycle_minutes"]) * 60 - float(job["spent_s"])
         self.settings = TrainingSettings(**job["training"])
@@ -124,10 +131,12 @@ class _Study:
         self._give_to_training(plan, time.monotonic() - begun)
 
         if not (self.staging / "adapter").exists():
+            self.training.set()
             if not self._train(plan, sft):
                 self.emit(event="stopped")
                 return
             self._save_adapter()
+            self.training.clear()
         self.phase("measuring")
         self._examine("candidate", Examinee(self.engine, self._candidate()), chosen, blocks)
         exposures = round(plan["steps"] / plan["steps_a_pass"] * FORMS_A_PASS)

@@ -102,6 +102,7 @@ def test_killed_in_training_it_leaves_no_child_and_goes_on_where_it_was(
     assert out.strip() == f"autodidact: learner.lock held by pid {third.pid}"
 
     wait_for((place.home / "learner.db").exists, 10, "the ledger")
+    wait_for(lambda: _status(place)["state"] == "training", 60, "the training to go on")
     wait_for(lambda: _status(place).get("step"), 60, "steps")
     third.send_signal(signal.SIGTERM)
     code, out = ended(third, 15)
