@@ -250,6 +250,11 @@ class _Study:
     ) -> tuple[list[Probe], list[Sequence[int]]]:
         """The probes and blocks that can be measured in the time set aside: all, or a part of each
         split in an order fixed by the probes' ids."""
+        saved = self.staging / "measured.json"
+        if saved.exists():  # a resumed job compares the same questions as before
+            kept = json.loads(saved.read_text())
+            ids = {probe.id: probe for probe in self.probes}
+            return [ids[i] for i in kept["probes"]], list(held_out[: kept["blocks"]])
         taken = set(documents)
         pools: dict[str, list[Probe]] = {"taught": [], "control": [], "kept": []}
         for probe in self.probes:
@@ -276,6 +281,8 @@ class _Study:
             least = {split: min(limit, 12) for split, limit in limits.items()}
             limits = {s: max(least[s], limits[s] * fits // wanted) for s in limits}
         chosen = [probe for split in pools for probe in _spread(pools[split], limits[split])]
+        blocks = min(blocks, len(held_out))
+        _write_json(saved, {"probes": [probe.id for probe in chosen], "blocks": blocks})
         return chosen, list(held_out[:blocks])
 
     def _give_to_training(self, plan: dict[str, Any], measured_s: float) -> None:

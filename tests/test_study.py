@@ -195,6 +195,7 @@ def test_the_plan_of_a_resumed_job_is_the_first_one(
     plan["documents"], plan["steps"] = [2], 3
     (path.parent / "plan.json").write_text(json.dumps(plan))
     (tmp_path / "staging" / "measured-parent.json").unlink()
+    (tmp_path / "staging" / "measured.json").unlink()
     events = run(path)
     assert of(events, "planned")[0]["documents"] == [2]
     assert steps(events) == [2, 3]
@@ -202,6 +203,22 @@ def test_the_plan_of_a_resumed_job_is_the_first_one(
     owners = {p["id"]: p["document_id"] for p in job["probes"] if p["split"] == "taught"}
     asked = {owners.get(row["probe_id"], 2) for row in of(events, "measured")[1]["rows"]}
     assert asked == {2}, "only the planned documents are measured"
+
+
+def test_a_resumed_job_measures_what_it_measured_before(
+    tmp_path: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    """How much can be measured is a matter of speed, which may come out otherwise the next time."""
+    anchors(tmp_path)
+    path = write_job(tmp_path, tiny_folder("llama"))
+    run(path, 1)
+    kept = json.loads((path.parent / "measured.json").read_text())
+    fewer = {"probes": kept["probes"][:2], "blocks": 1}
+    (path.parent / "measured.json").write_text(json.dumps(fewer))
+    candidate = of(run(path), "measured")[-1]
+    assert candidate["arm"] == "candidate"
+    assert [row["probe_id"] for row in candidate["rows"]] == fewer["probes"]
+    assert candidate["blocks"] == 1
 
 
 @pytest.mark.parametrize("autocast", [False, True])
