@@ -174,7 +174,7 @@ def test_below_the_low_water_mark_no_cycle_begins(
     assert bench.store.cycles() == []
 
 
-def test_a_disk_that_fills_up_while_publishing_fails_the_cycle(
+def test_a_disk_that_fills_up_while_publishing_costs_the_documents_no_try(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.learner.fetch()
@@ -187,9 +187,10 @@ def test_a_disk_that_fills_up_while_publishing_fails_the_cycle(
 
     monkeypatch.setattr(os, "rename", full)
     report = bench.learn()
-    assert report["state"] == "failed"
+    assert report["state"] == "interrupted"
     assert report["ok"] is False
     assert "the disk is full" in report["reasons"][0]
+    assert {stored.tries for stored in bench.store.documents("queued")} == {0}
     assert checkpoints.versions(bench.home) == []
     assert set(bench.states().values()) == {"queued"}
     monkeypatch.undo()
