@@ -1,10 +1,10 @@
 """`learner.db`: the ledger of learning. Only the learner's main process writes it.
 
 A document's state is `queued` → `studying` (cycle n) → `learned` (version n), or `given_up` after
-too many rejected or failed cycles, `superseded` when its source delivered a newer text, `unusable` when no
-rule finds a fact in it. The manifests on disk are the record of what was published: at start the
-learner closes the cycles that a kill left running by what it finds there, so that a kill between
-the two neither loses a document nor teaches it twice.
+too many rejected or failed cycles, `superseded` when its source delivered a newer text, `unusable`
+when no rule finds a fact in it. The manifests on disk are the record of what was published: at
+start the learner closes the cycles that a kill left running by what it finds there, so that a kill
+between the two neither loses a document nor teaches it twice.
 """
 
 from __future__ import annotations
