@@ -92,6 +92,17 @@ class TrainingSettings(_Section):
     """Training stops early once each new fact has been shown this often."""
     min_exposures: int = Field(48, ge=1)
     """A cycle takes no more documents than can be shown this often in the time it has."""
+    replay_share: float = Field(0.25, ge=0, lt=1)
+    """Least share of a cycle's examples that repeats earlier documents; what new facts do not need
+    goes there too."""
+    consolidate_every: int = Field(25, ge=0)
+    """After this many published cycles a fresh adapter is trained on everything learned; 0: never,
+    unless the drift budget is spent."""
+    consolidation_cycles: float = Field(4.0, gt=0, le=10)
+    """How many cycles' time a consolidation may take."""
+    self_written_from_billion: float = Field(1.0, gt=0)
+    """From this many billion parameters up the model also writes questions and implications of
+    its own, which are filtered."""
     threads: int = Field(0, ge=0)
     """CPU threads of the study process; 0 means all cores, from three cores on all but one."""
     seed: int = Field(0, ge=0)
@@ -100,13 +111,37 @@ class TrainingSettings(_Section):
 
 class GateSettings(_Section):
     general_limit: float = Field(0.10, gt=0)
-    """Largest rise in general NLL over the base, in nats a token, that may be published."""
+    """Largest upper bound of the rise in general NLL over the base, in nats a token."""
+    general_step: float = Field(0.10, gt=0)
+    """Largest mean rise in general NLL over the parent, in nats a token."""
+    kept_limit: float = Field(0.15, gt=0)
+    """Largest mean rise in the NLL of earlier answers since each was learned, in nats a token."""
+    kept_step: float = Field(0.05, gt=0)
+    """Largest rise in the NLL of earlier answers over the parent, in nats a token, unless it is
+    within chance."""
+    chat_limit: float = Field(0.05, gt=0, le=1)
+    """Largest fall in the share of well-formed replies below the base."""
+    chat_step: float = Field(0.02, gt=0, le=1)
+    """Largest fall in the share of well-formed replies below the parent, unless it is within
+    chance."""
     control_probes: int = Field(60, ge=0)
     """At most this many control probes are measured in a cycle."""
     taught_probes: int = Field(120, ge=1)
     """At most this many probes on new documents are measured in a cycle."""
-    kept_probes: int = Field(60, ge=0)
+    unseen_probes: int = Field(40, ge=0)
+    """At most this many probes in wordings that are never trained are measured in a cycle."""
+    kept_probes: int = Field(200, ge=0)
     """At most this many probes on documents of earlier cycles are measured in a cycle."""
+
+
+class RetrievalSettings(_Section):
+    enabled: bool = True
+    """Look up passages of learned documents for a question, unless a request says otherwise."""
+    passages: int = Field(3, ge=1, le=10)
+    """At most this many passages are put before a question; they fill at most half the context."""
+    relevance: float = Field(0.5, ge=0, le=1)
+    """Least share of a question's telling words, weighted by how rare they are, that a passage must
+    hold to be used."""
 
 
 class ServerSettings(_Section):
@@ -156,6 +191,8 @@ class Settings(BaseSettings):
     """What a checkpoint must show before it is published."""
     server: ServerSettings = ServerSettings()
     """The chat server."""
+    retrieval: RetrievalSettings = RetrievalSettings()
+    """Looking things up in what was learned."""
 
     @classmethod
     def settings_customise_sources(

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
+Split = Literal["taught", "unseen", "control", "kept", "forgotten"]
+"""What a probe is for. `unseen` probes ask about taught documents in wordings that are never
+trained for any fact: they are reported and decide nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,22 @@ class Fact:
     sentence: str
     questions: tuple[str, ...]
     restatements: tuple[str, ...]
+    unseen: str = ""
+    """A wording that is never trained for any fact, only measured; "" if the rule has none."""
 
 
 @dataclass(frozen=True)
 class Example:
     """One training sequence. Either `messages` (loss on the last, the assistant's) or `text`
-    (loss on all of it). `kind` is question, cloze, restatement or text."""
+    (loss on all of it). `kind` is question, cloze, reversed, restatement or text; `fact` is the id
+    of the probe on the same fact, "" where the sequence is about no single one."""
 
     kind: str
     chunk_id: str
     document_id: int
     messages: tuple[Message, ...] = ()
     text: str = ""
+    fact: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,20 @@ class Probe:
     kind: str
     relation: str
     wording: str
-    split: Literal["taught", "control", "kept"]
+    split: Split
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a learned document, as it is put before a question and cited. `number` is its
+    mark in the prompt and in the citations, from 1; `date` is the day it was read, as ISO 8601."""
+
+    number: int
+    document_id: int
+    title: str
+    uri: str
+    date: str
+    text: str
 
 
 @dataclass(frozen=True)
