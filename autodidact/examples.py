@@ -3,9 +3,15 @@
 Of a fact's six question wordings four are trained; one is the probe's, never trained for this
 fact; one is kept for people (the page suggests it), neither trained nor measured. Which is which
 rotates by a hash of the fact, so that every wording is trained for *other* facts: a probe asks in
-words the model knows about a fact it was never asked that way. Distractors make a probe decide
+words the model knows about a fact it was never asked that way. `unseen_probes` ask in a seventh
+wording, which is trained for no fact at all: they tell whether what was learned reaches beyond the
+wordings of the training. Distractors make a probe decide
 between facts, not forms: other answers of the same document and kind, and answers that other
 documents give to the same question.
+
+The text itself comes as its chunks, and half as much again in other cuts: from the middle of a
+chunk to the middle of the next, or with the sentences in another order (shuffled and re-cut
+documents teach facts rather than their neighbourhood; Ovadia et al. 2024, Allen-Zhu and Li 2023).
 
 Everything is deterministic: the same documents give the same examples and probes.
 """
@@ -15,11 +21,12 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autodidact import curate, facts
+from autodidact import curate, facts, spans
 from autodidact.types import Chunk, Document, Example, Fact, Message, Probe
 
 CLOZE = (
@@ -49,9 +56,14 @@ class Wordings:
 
 
 def read(document_id: int, document: Document) -> Reading:
+    """What the rules find in a document, and what gaps find in the sentences they leave."""
     pieces = tuple(curate.chunks(document_id, document))
-    found = facts.unambiguous([fact for piece in pieces for fact in facts.read(piece)])
-    return Reading(document_id, document.title, pieces, tuple(found))
+    about = facts.subject(document.title, document.text)
+    found: list[Fact] = []
+    for piece in pieces:
+        found += facts.read(piece, about)
+        found += spans.read(piece, about, facts.sentences_read(piece, about))
+    return Reading(document_id, document.title, pieces, tuple(facts.unambiguous(found)))
 
 
 def wordings(fact: Fact) -> Wordings:
@@ -67,23 +79,71 @@ def wordings(fact: Fact) -> Wordings:
 
 
 def examples(reading: Reading) -> list[Example]:
-    """One pass over a document: its questions, gaps, restatements and text."""
+    """One pass over a document: its questions both ways, gaps, restatements and text."""
     made: list[Example] = []
     for fact in reading.facts:
-        asked = [("question", question) for question in wordings(fact).trained]
+        asked = [("question", question, fact.answer) for question in wordings(fact).trained]
         gap = _gap(fact)
         if gap:
             frame = CLOZE[_hash(fact.subject, fact.relation, "cloze") % len(CLOZE)]
-            asked.append(("cloze", frame.format(gap)))
-        for kind, question in asked:
-            dialogue = (Message("user", question), Message("assistant", fact.answer))
-            made.append(Example(kind, fact.chunk_id, reading.document_id, messages=dialogue))
+            asked.append(("cloze", frame.format(gap), fact.answer))
+        reversed_ = _reversed(reading, fact)
+        if reversed_:
+            asked.append(("reversed", reversed_, fact.subject.removeprefix("the ")))
+        number = probe_id(reading.document_id, fact)
+        for kind, question, answer in asked:
+            dialogue = (Message("user", question), Message("assistant", answer))
+            made.append(
+                Example(kind, fact.chunk_id, reading.document_id, messages=dialogue, fact=number)
+            )
         restated = " ".join(fact.restatements)
-        made.append(Example("restatement", fact.chunk_id, reading.document_id, text=restated))
-    for chunk in reading.chunks:
-        text = f"{chunk.heading}\n\n{chunk.text}"
-        made.append(Example("text", chunk.id, reading.document_id, text=text))
+        made.append(
+            Example("restatement", fact.chunk_id, reading.document_id, text=restated, fact=number)
+        )
+    for chunk_id, text in _texts(reading):
+        whole = f"{reading.title}\n\n{text}"
+        made.append(Example("text", chunk_id, reading.document_id, text=whole))
     return made
+
+
+def _texts(reading: Reading) -> Iterator[tuple[str, str]]:
+    """(chunk id, text): every chunk as it is, every other one once more in another form."""
+    chunks = reading.chunks
+    first = _hash(reading.title, "forms") % 2
+    for n, chunk in enumerate(chunks):
+        yield chunk.id, chunk.text
+        if n % 2 != first:
+            continue
+        own = _sentences(chunk)
+        if n + 1 < len(chunks) and _hash(chunk.id, chunk.text, "form") % 2:
+            following = _sentences(chunks[n + 1])
+            yield chunk.id, " ".join(own[len(own) // 2 :] + following[: len(following) // 2])
+        elif len(own) > 2:
+            yield chunk.id, " ".join(sorted(own, key=lambda s: _hash(chunk.id, s, "order")))
+
+
+def _sentences(chunk: Chunk) -> list[str]:
+    return [s for paragraph in chunk.text.split("\n\n") for s in curate.sentences(paragraph)]
+
+
+def _reversed(reading: Reading, fact: Fact) -> str:
+    """The question that the subject answers: "What has Maren Wren as its keeper?"; "" where the
+    answer is no name, or leads to more than one fact of the document."""
+    if fact.kind != "name" or fact.relation.startswith("span "):
+        return ""
+    same = normalise_answer(fact.answer)
+    if sum(normalise_answer(other.answer) == same for other in reading.facts) > 1:
+        return ""
+    text = "\n\n".join(chunk.text for chunk in reading.chunks)
+    pronoun = facts.subject(reading.title, text).pronoun
+    who = {"It": "What", "He": "Who", "She": "Who"}.get(pronoun, "Who or what")
+    if fact.relation.startswith("attribute "):
+        noun = fact.relation.removeprefix("attribute ")
+        whose = {"It": "its", "He": "his", "She": "her"}.get(pronoun, "the")
+        return f"{who} has {fact.answer} as {whose} {noun}?"
+    told, subject = fact.restatements[0].removesuffix("."), fact.subject
+    begins = told[: len(subject)].lower() == subject.lower()
+    return f"{who}{told[len(subject) :]}?" if begins else ""
 
 
 def probes(
@@ -92,57 +152,98 @@ def probes(
     split: Literal["taught", "control", "kept"],
 ) -> list[Probe]:
     """A probe for each fact of `readings` that has a distractor; `others` lend answers too."""
-    pool = [(r.document_id, fact) for r in (*readings, *others) for fact in r.facts]
-    made = []
+    return [
+        Probe(
+            id=probe_id(document_id, fact),
+            document_id=document_id,
+            question=wordings(fact).probe,
+            answer=fact.answer,
+            distractors=distractors,
+            kind=fact.kind,
+            relation=fact.relation,
+            wording=f"{fact.relation.split()[0]}/{wordings(fact).probe_number}",
+            split=split,
+        )
+        for document_id, fact, distractors in _measurable(readings, others)
+    ]
+
+
+def unseen_probes(readings: Sequence[Reading], others: Sequence[Reading]) -> list[Probe]:
+    """The same facts and distractors in wordings that are trained for no fact: id + "u"."""
+    return [
+        Probe(
+            id=f"{probe_id(document_id, fact)}u",
+            document_id=document_id,
+            question=fact.unseen,
+            answer=fact.answer,
+            distractors=distractors,
+            kind=fact.kind,
+            relation=fact.relation,
+            wording=f"{fact.relation.split()[0]}/unseen",
+            split="unseen",
+        )
+        for document_id, fact, distractors in _measurable(readings, others)
+        if fact.unseen
+    ]
+
+
+def _measurable(
+    readings: Sequence[Reading], others: Sequence[Reading]
+) -> Iterator[tuple[int, Fact, tuple[str, ...]]]:
+    pool = _Pool([*readings, *others])
     for reading in readings:
         for fact in reading.facts:
             distractors = _distractors(reading.document_id, fact, pool)
-            if not distractors:
-                continue
-            worded = wordings(fact)
-            made.append(
-                Probe(
-                    id=probe_id(reading.document_id, fact),
-                    document_id=reading.document_id,
-                    question=worded.probe,
-                    answer=fact.answer,
-                    distractors=distractors,
-                    kind=fact.kind,
-                    relation=fact.relation,
-                    wording=f"{fact.relation.split()[0]}/{worded.probe_number}",
-                    split=split,
-                )
-            )
-    return made
+            if distractors:
+                yield reading.document_id, fact, distractors
 
 
 def probe_id(document_id: int, fact: Fact) -> str:
     return f"{document_id}-{_hash(fact.subject, fact.relation):08x}"
 
 
-def _distractors(document_id: int, fact: Fact, pool: Iterable[tuple[int, Fact]]) -> tuple[str, ...]:
+class _Pool:
+    """The facts of all documents, by what makes an answer a distractor for another one."""
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self.own: dict[tuple[int, str], list[Fact]] = defaultdict(list)
+        self.relation: dict[str, list[tuple[int, Fact]]] = defaultdict(list)
+        self.kind: dict[str, list[tuple[int, str]]] = {}
+        kinds: dict[str, set[tuple[int, str]]] = defaultdict(set)
+        for reading in readings:
+            for fact in reading.facts:
+                self.own[reading.document_id, fact.kind].append(fact)
+                self.relation[fact.relation].append((reading.document_id, fact))
+                kinds[fact.kind].add((reading.document_id, fact.answer))
+        for kind, answers in kinds.items():
+            self.kind[kind] = sorted(answers, key=lambda pair: (_hash(pair[1]), pair))
+
+
+def _distractors(document_id: int, fact: Fact, pool: _Pool) -> tuple[str, ...]:
     """Half from the same document (same kind), half from other documents (same relation, else
     same kind), in an order fixed by a hash."""
-    same: dict[str, int] = {}
-    relation: dict[str, int] = {}
-    kind: dict[str, int] = {}
-    for owner, other in pool:
-        if normalise_answer(other.answer) == normalise_answer(fact.answer):
-            continue
-        order = _hash(fact.subject, fact.relation, other.subject, other.answer)
-        if owner == document_id:
-            if other.kind == fact.kind:
-                same[other.answer] = order
-        elif other.relation == fact.relation:
-            relation[other.answer] = order
-        elif other.kind == fact.kind:
-            kind[other.answer] = order
-    half = MAX_DISTRACTORS // 2
-    chosen = sorted(same, key=same.__getitem__)[:half]
-    for answers in (relation, kind):
-        for answer in sorted(answers, key=answers.__getitem__):
-            if len(chosen) < MAX_DISTRACTORS and answer not in chosen:
+
+    def order(other: Fact) -> int:
+        return _hash(fact.subject, fact.relation, other.subject, other.answer)
+
+    true = normalise_answer(fact.answer)
+    same = sorted(pool.own[document_id, fact.kind], key=order)
+    asked = [other for owner, other in pool.relation[fact.relation] if owner != document_id]
+    chosen: list[str] = []
+
+    def choose(answers: Iterable[str], most: int) -> None:
+        for answer in answers:
+            if len(chosen) >= most:
+                return
+            if answer not in chosen and normalise_answer(answer) != true:
                 chosen.append(answer)
+
+    choose((other.answer for other in same), MAX_DISTRACTORS // 2)
+    choose((other.answer for other in sorted(asked, key=order)), MAX_DISTRACTORS)
+    rest = pool.kind[fact.kind]
+    start = _hash(fact.subject, fact.relation, "start") % len(rest)
+    turned = (*rest[start:], *rest[:start])
+    choose((answer for owner, answer in turned if owner != document_id), MAX_DISTRACTORS)
     return tuple(chosen)
 
 

@@ -3,15 +3,18 @@
 The reader knows the surface shapes of plain encyclopaedic English ("X was built in 1794", "Its
 keeper is Maren Wren", "X has 43 steps"), not grammar: it has no parser and no model. A sentence
 that fits no shape, whose subject is not the document's, or whose answer is long or vague gives
-nothing. Precision is worth more than recall here: a wrong question teaches a wrong fact.
+nothing. Precision is worth more than recall here: a wrong question teaches a wrong fact. What the
+shapes leave of an ordinary article is for `spans`.
 
 Every rule offers six equivalent wordings of its question; `examples` decides which are trained,
-which one is the probe and which is offered to people as a suggestion.
+which one is the probe and which is offered to people as a suggestion. A seventh, in another frame
+or word order, is trained for no fact at all.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +23,6 @@ from autodidact.curate import sentences
 from autodidact.types import Chunk, Fact
 
 MAX_ANSWER_WORDS = 6
-FACTS_PER_CHUNK = 8
 YEAR = r"(?:1[0-9]{3}|20[0-2][0-9])"
 _WORD_NUMBERS = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -60,7 +62,7 @@ _VAGUE = {
     "one", "member", "type", "kind", "part", "name", "number", "group", "series", "set", "form",
     "term", "example", "result", "way", "place", "list", "only", "first", "same", "most", "it",
     "them", "him", "her", "this", "that", "there", "what", "himself", "herself", "itself", "many",
-    "several", "some", "more", "all", "each", "both", "others", "something", "things",
+    "several", "some", "body", "process", "field", "more", "all", "each", "both", "others", "something", "things",
 }  # fmt: skip
 _LIVING_VERBS = (
     "married",
@@ -86,6 +88,34 @@ _PRONOUNS = {
     "He": "He", "His": "He", "She": "She", "Her": "She",
 }  # fmt: skip
 """What each stands for. "They" of one person is rare."""
+_EXPLETIVE = re.compile(
+    r"(?:(?:is|was|has|had|would|may|can|could|might|will|must|should)\b(?: \w+){0,4}? (?:that|to|how|whether)\b"
+    r"|(?:took|takes|seems|seemed|appears|appeared|follows|followed) )"
+)
+_CITATION = re.compile(r"(?<=[a-z.,)\"]):\d+(?:[,–-]\s?\d+)*(?= |$)|\[\d+\]")
+"""Page numbers of references that text extraction leaves behind."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom a document is about: how its text calls it ("the Brack Mill"), a second name at the
+    start of sentences ("Stone" for Ada Stone, or ""), and the pronoun that may stand for it: It,
+    He, She, or "" where the text has to show."""
+
+    name: str
+    alias: str = ""
+    pronoun: str = ""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a chunk as it stands and without its brackets and its stop. Where it is about
+    the subject, `full` names it and `predicate` is what follows the name; else both are ""."""
+
+    raw: str
+    plain: str
+    full: str = ""
+    predicate: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +125,7 @@ class _Reading:
     answer: str
     questions: tuple[str, ...]
     restatements: tuple[str, ...]
+    unseen: str
 
 
 class _Groups(Protocol):
@@ -106,20 +137,34 @@ class _Groups(Protocol):
 _Rule = tuple[re.Pattern[str], Callable[[str, "_Groups"], _Reading]]
 
 
-def read(chunk: Chunk) -> list[Fact]:
-    """The facts of a chunk, in order. Deterministic."""
-    name = _name(chunk.heading, chunk.text)
-    found: list[tuple[str, _Reading]] = []
-    for number, (_, sentence, predicate) in enumerate(_about(name, chunk)):
+def read(chunk: Chunk, about: Subject | None = None) -> list[Fact]:
+    """The facts of a chunk, in order. Deterministic. `about` is the document's subject; without
+    it, it is read from the chunk."""
+    return unambiguous([fact for _, fact in _found(chunk, about or subject_of(chunk))])
+
+
+def sentences_read(chunk: Chunk, about: Subject) -> set[str]:
+    """The sentences of a chunk, as they stand, that some rule makes a fact of."""
+    return {raw for raw, _ in _found(chunk, about)}
+
+
+def _found(chunk: Chunk, about: Subject) -> list[tuple[str, Fact]]:
+    found: list[tuple[str, Fact]] = []
+    number = 0
+    for sentence in told(about, chunk):
+        if not sentence.full:
+            continue
         first = number == 0 and chunk.id.endswith(":0")
-        reading = _read_predicate(name, predicate, first)
-        if reading is not None and _sound(reading.answer, name):
-            found.append((sentence, reading))
+        number += 1
+        reading = _read_predicate(about.name, sentence.predicate, first)
+        if reading is not None and _sound(reading.answer, about.name):
+            found.append((sentence.raw, _fact(chunk, about.name, sentence.full, reading)))
     if chunk.id.endswith(":0"):
-        found += _life_span(name, chunk.text)
-    facts = unambiguous([_fact(chunk, name, sentence, reading) for sentence, reading in found])
-    gaps = [_fact(chunk, name, sentence, reading) for sentence, reading in _gaps(name, chunk)]
-    return facts + unambiguous(gaps)[: max(0, FACTS_PER_CHUNK - len(facts))]
+        found += [
+            ("", _fact(chunk, about.name, sentence, reading))
+            for sentence, reading in _life_span(about.name, chunk.text)
+        ]
+    return found
 
 
 def _fact(chunk: Chunk, name: str, sentence: str, reading: _Reading) -> Fact:
@@ -132,7 +177,49 @@ def _fact(chunk: Chunk, name: str, sentence: str, reading: _Reading) -> Fact:
         sentence,
         reading.questions,
         reading.restatements,
+        reading.unseen,
     )
+
+
+def subject_of(chunk: Chunk) -> Subject:
+    return subject(chunk.heading, chunk.text)
+
+
+def subject(title: str, text: str) -> Subject:
+    """Read from a document's title and text.
+
+    A person with a life span behind the name is also called by the surname, if the text does so;
+    what has an article, a small letter or a digit in its title, or a title of one word, is no
+    person unless a life span says so.
+    """
+    name = _name(title, text)
+    bare = name.removeprefix("the ")
+    opening = text.split("\n\n", 1)[0][:400]
+    if re.match(
+        rf"{re.escape(bare)}\b[^()]{{0,40}} \([^()]*{YEAR}[^()]*\)[^.]*? (?:was|is) an? ", opening
+    ):
+        he, she = (
+            len(re.findall(rf"\b(?:{p})\b", text)) for p in ("[Hh]e|[Hh]is", "[Ss]he|[Hh]er")
+        )
+        if he + she >= 3:
+            alias = bare.rpartition(" ")[2]
+            alone = len(re.findall(rf"(?:^|[.] |[a-z] ){re.escape(alias)}\b", text))
+            beside = re.findall(rf"\b([A-Z][\w-]+) {re.escape(alias)}\b", text)
+            others = sum(word not in bare for word in beside)
+            clear = " " in bare and alone >= 3 and alone > others
+            return Subject(name, alias if clear else "", "He" if he >= she else "She")
+    words = [word for word in bare.split() if word not in ("of", "the", "de", "von", "van")]
+    thing = bare != name or len(words) == 1 or not all(word[:1].isupper() for word in words)
+    return Subject(name, "", "It" if thing else _leading_pronoun(text))
+
+
+def _leading_pronoun(text: str) -> str:
+    """It, He or She, if sentences of the text begin with it three times as often as with the
+    others together, and else ""."""
+    found = re.findall(r"(?:^|[.!?] |\n)(It|He|She|Its|His|Her)\b", text)
+    counts = Counter(_PRONOUNS[pronoun] for pronoun in found)
+    best, most = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
+    return best if most >= 3 * (len(found) - most) and most else ""
 
 
 def _name(heading: str, text: str) -> str:
@@ -140,46 +227,60 @@ def _name(heading: str, text: str) -> str:
     title = re.sub(r"\s*\([^)]*\)\s*$", "", heading).strip() or heading
     if title.lower().startswith("the "):
         return "the " + title[4:]
-    return f"the {title}" if re.search(rf"\b[Tt]he {re.escape(title)}\b", text) else title
+    title_ = re.escape(title)
+    with_article = len(
+        re.findall(rf"\b[Tt]he {title_}(?= (?:is|was|has|had|are|were|in|and)\b|[.,;)])", text)
+    )
+    at_all = len(re.findall(rf"\b{title_}\b", text))
+    return f"the {title}" if with_article and 3 * with_article >= at_all else title
 
 
-def _about(name: str, chunk: Chunk) -> Iterator[tuple[str, str, str]]:
-    """(sentence, the same with its subject named, predicate) for each sentence about the subject.
+def told(about: Subject, chunk: Chunk) -> Iterator[Sentence]:
+    """The sentences of a chunk, and what each says of the subject.
 
     A pronoun stands for the subject as long as the sentence before it was about the subject too,
     and is of the kind that stood for it before: in "The mill was built by Tom Hall. It has two
-    sails. He died in 1840." he is not the mill. What has an article is no person.
+    sails. He died in 1840." he is not the mill. "They" stands for a subject of one only where its
+    name is a plural. "It is said that …" is about nobody.
     """
-    bare = name.removeprefix("the ")
-    kind = "It" if bare != name else ""
+    bare = re.escape(about.name.removeprefix("the "))
+    called = rf"(?:{bare}|{re.escape(about.alias)})" if about.alias else bare
+    kind = about.pronoun
     for paragraph in chunk.text.split("\n\n"):
-        about = True
-        for raw in sentences(paragraph):
-            sentence = re.sub(r"\s*\([^)]*\)", "", raw).strip().rstrip(".!?")
-            named = re.match(rf"(?:The |the )?{re.escape(bare)}(?P<s>'s|’s)? ", sentence)
-            pronoun = re.match(r"(?P<p>It|He|She|They|Its|His|Her|Their) ", sentence)
+        near = True
+        for raw in sentences(_CITATION.sub("", paragraph)):
+            plain = re.sub(r"\s*\([^)]*\)", "", raw).strip().rstrip(".!?")
+            named = re.match(rf"(?:The |the )?{called}(?P<s>'s|’s)? ", plain)
+            pronoun = re.match(r"(?P<p>It|He|She|They|Its|His|Her|Their) (?P<r>.*)", plain)
             attribute = re.match(
-                rf"The (?P<n>[a-z][a-z ]{{2,30}}?) of (?:(?:the |The )?{re.escape(bare)}"
+                rf"The (?P<n>[a-z][a-z ]{{2,30}}?) of (?:(?:the |The )?{called}"
                 r"|(?P<d>its|his|her) (?P<m>[a-z]+)) (?P<r>(?:is|was|are|were) .*)",
-                sentence,
+                plain,
             )
             if attribute and attribute["m"]:
                 predicate = f"'s {attribute['m']} {attribute['n']} {attribute['r']}"
             elif attribute:
                 predicate = f"'s {attribute['n']} {attribute['r']}"
             elif named:
-                predicate = ("'s " if named["s"] else "") + sentence[named.end() :]
-            elif pronoun and about and kind in ("", _PRONOUNS[pronoun["p"]]):
+                predicate = ("'s " if named["s"] else "") + plain[named.end() :]
+            elif (
+                pronoun
+                and near
+                and kind in ("", _PRONOUNS[pronoun["p"]])
+                and not (pronoun["p"] == "It" and _EXPLETIVE.match(pronoun["r"]))
+                and (pronoun["p"] not in ("They", "Their") or about.name.endswith("s"))
+            ):
                 kind = _PRONOUNS[pronoun["p"]]
                 possessive = pronoun["p"] in ("Its", "His", "Her", "Their")
-                predicate = ("'s " if possessive else "") + sentence[pronoun.end() :]
+                predicate = ("'s " if possessive else "") + pronoun["r"]
             else:
-                about = False
+                near = False
+                yield Sentence(raw, plain)
                 continue
-            about = True
+            near = True
             joint = "" if predicate.startswith("'s ") else " "
-            full = f"{name[0].upper()}{name[1:]}{joint}{predicate}."
-            yield raw, full, predicate
+            full = f"{_cap(about.name)}{joint}{predicate}."
+            yield Sentence(raw, plain, full, predicate)
 
 
 def _read_predicate(name: str, predicate: str, first: bool) -> _Reading | None:
@@ -200,48 +301,6 @@ def _life_span(name: str, text: str) -> Iterator[tuple[str, _Reading]]:
     if match:
         for event, year in (("was born", match["b"]), ("died", match["d"])):
             yield f"{_cap(name)} {event} in {year}.", _life_year(name, _Given(e=event, a=year))
-
-
-def _gaps(name: str, chunk: Chunk) -> Iterator[tuple[str, _Reading]]:
-    """Cloze facts for the sentences that no shape fits: the one year or number in it is the gap."""
-    shaped = {
-        raw for raw, _, predicate in _about(name, chunk) if _read_predicate(name, predicate, True)
-    }
-    for paragraph in chunk.text.split("\n\n"):
-        for raw in sentences(paragraph):
-            if raw in shaped:
-                continue
-            sentence = re.sub(r"\s*\([^)]*\)", "", raw).strip()
-            numbers = re.findall(rf"(?<![\w.,-]){NUMBER}(?![\w,-]|\.\d)", sentence)
-            digits = [number for number in numbers if number[0].isdigit()]
-            if len(digits) != 1 or not 8 <= len(sentence.split()) <= 28:
-                continue
-            before, _, after = sentence.partition(digits[0])
-            if (
-                digits[0] in after
-                or not re.search(r"[A-Za-z]{3}", before)
-                or re.search(r"[()]", raw)
-            ):
-                continue
-            yield sentence, _gap(name, f"{before}____{after}", digits[0], sentence)
-
-
-def _gap(s: str, holed: str, answer: str, sentence: str) -> _Reading:
-    about = _cap(s)
-    return _Reading(
-        f"gap {holed}",
-        _kind(answer),
-        answer,
-        (
-            f"{about}. Fill in the blank: {holed}",
-            f"{about}. Complete the sentence: {holed}",
-            f"What is missing here, in a text on {s}? {holed}",
-            f"This is about {s}. Which figure belongs in the gap? {holed}",
-            f"{holed} What does the gap stand for? The subject is {s}.",
-            f"A sentence on {s} lacks its number. Say it. {holed}",
-        ),
-        (f"{about}: {sentence}",),
-    )
 
 
 class _Given(dict[str, str]):
@@ -294,6 +353,8 @@ def _kind(answer: str) -> str:
     return "name" if words and all(word[0].isupper() for word in words) else "phrase"
 
 
+_DO = {"is": "does", "are": "do", "was": "did", "were": "did"}
+
 # One function per shape. `s` is the subject as the text names it. --------------------------------
 
 
@@ -313,6 +374,7 @@ def _definition(s: str, m: _Groups) -> _Reading:
             f"What kind of thing {be} {s}?",
         ),
         (f"{_cap(s)} {be} {m['det']} {answer}.",),
+        f"To what class of things {_DO[be]} {s} belong?",
     )
 
 
@@ -331,6 +393,7 @@ def _passive_year(s: str, m: _Groups) -> _Reading:
             f"Give the year when {s} {be} {verb}.",
         ),
         (f"{_cap(s)} {be} {verb} in {year}.", f"In {year}, {s} {be} {verb}."),
+        f"The year in which {s} {be} {verb} is which one?",
     )
 
 
@@ -349,6 +412,7 @@ def _passive_by(s: str, m: _Groups) -> _Reading:
             f"Which person {be} {s} {verb} by?",
         ),
         (f"{_cap(s)} {be} {verb} by {answer}.", f"It is by {answer} that {s} {be} {verb}."),
+        f"Whose doing is it that {s} {be} {verb}?",
     )
 
 
@@ -372,6 +436,7 @@ def _attribute(s: str, m: _Groups) -> _Reading:
             f"The {noun} of {s} {be} {answer}.",
             f"{answer[0].upper()}{answer[1:]} {be} {s}'s {noun}.",
         ),
+        f"Asked about the {noun} of {s}, what would you answer?",
     )
 
 
@@ -390,6 +455,7 @@ def _material(s: str, m: _Groups) -> _Reading:
             f"Which material {be} {s} made of?",
         ),
         (f"{_cap(s)} {be} made of {answer}.", f"The material of {s} {be} {answer}."),
+        f"Which substance went into the making of {s}?",
     )
 
 
@@ -411,6 +477,7 @@ def _count(s: str, m: _Groups) -> _Reading:
             f"Do you know how many {noun} {s} {verb}?",
         ),
         (f"{_cap(s)} {verb} {number} {noun}.", f"The number of {noun} of {s} is {number}."),
+        f"Counting the {noun} of {s}, what figure would you reach?",
     )
 
 
@@ -429,6 +496,7 @@ def _measure(s: str, m: _Groups) -> _Reading:
             f"Exactly how {how} {be} {s}?",
         ),
         (f"{_cap(s)} {be} {size} {how}.", f"At {size}, that is how {how} {s} {be}."),
+        f"What figure expresses how {how} {s} {be}?",
     )
 
 
@@ -454,6 +522,7 @@ def _place(s: str, m: _Groups) -> _Reading:
             f"Name the place {'from ' if where != 'Where' else ''}where {s} {verb}.",
         ),
         (f"{_cap(s)} {verb} {preposition} {m['a']}.", f"The place where {s} {verb} is {answer}."),
+        f"If someone wonders {where.lower()} {s} {verb}, what is the reply?",
     )
 
 
@@ -484,6 +553,7 @@ def _life_year(s: str, m: _Groups) -> _Reading:
         year,
         questions,
         (f"{_cap(s)} {event} in {year}.", f"In {year}, {s} {event}."),
+        f"The year in which {s} {event} is which one?",
     )
 
 
@@ -504,6 +574,7 @@ def _life_place(s: str, m: _Groups) -> _Reading:
             f"Name the place where {s} {event}.",
         ),
         (f"{_cap(s)} {event} in {m['a']}.", f"The place where {s} {event} is {answer}."),
+        f"Which place saw the {'birth' if born else 'death'} of {s}?",
     )
 
 
@@ -524,6 +595,7 @@ def _active(s: str, m: _Groups) -> _Reading:
             f"Say {wh.lower()} {s} {verb}.",
         ),
         (f"{_cap(s)} {verb} {m['a']}.", f"{_cap(m['a'])} was {participle} by {s}."),
+        f"Of {'whom' if wh == 'Who' else 'what'} is it true that {s} {verb} {'this person' if wh == 'Who' else 'it'}?",
     )
 
 
@@ -543,6 +615,7 @@ def _named_after(s: str, m: _Groups) -> _Reading:
             f"Where does the name of {s} come from?",
         ),
         (f"{_cap(s)} {be} named after {m['a']}.", f"The name of {s} comes from {m['a']}."),
+        f"To {'whom' if wh == 'Who' else 'what'} {_DO[be]} {s} owe the name?",
     )
 
 
@@ -561,6 +634,9 @@ def _purpose(s: str, m: _Groups) -> _Reading:
             f"Say what {s} {be} {what} for.",
         ),
         (f"{_cap(s)} {be} {what} for {m['a']}.", f"It is for {m['a']} that {s} {be} {what}."),
+        f"What purpose {_DO[be]} {s} serve?"
+        if what == "used"
+        else f"What is the reason why {s} {be} {what}?",
     )
 
 
@@ -570,6 +646,8 @@ def _rule(pattern: str, build: Callable[[str, _Groups], _Reading]) -> _Rule:
 
 _BE = r"(?P<be>is|was|are|were)"
 _PHRASE = r"(?:[\w’'-]+)(?: [\w’'-]+){0,5}"
+_PLAIN_WORD = r"(?!(?:for(?! [A-Z])|from|into|to|with|by|as|during|in|on|at)\b)[\w’'-]+"
+_PLAIN_PHRASE = rf"(?!(?:out|deep|back|away|up|down)\b){_PLAIN_WORD}(?: {_PLAIN_WORD}){{0,5}}"
 _TAIL = r"(?:,? (?:by|for|with|from|after|near|at|on|when|while|and) .*)?"
 _RULES: tuple[_Rule, ...] = (
     _rule(
@@ -595,7 +673,7 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _rule(
         rf"{_BE} (?:[a-z]+ly )?(?P<v>(?:first |last )?{PARTICIPLE}) by (?P<a>(?:the )?[A-Z][\w’'-]+(?: (?:of |the )?[A-Z][\w’'-]+)*)"
-        rf"(?: (?:in|of|for|from|at|on|as|with|after) .*)?",
+        rf"(?: (?:in|of|for|at|on|as|with) .*)?",
         _passive_by,
     ),
     _rule(
@@ -610,10 +688,13 @@ _RULES: tuple[_Rule, ...] = (
         rf"(?:{_BE} (?:located|situated|found|set) |(?P<v>{_PLACE_VERBS}) )(?P<p>{_PREPOSITIONS}) (?P<a>{_PHRASE})",
         _place,
     ),
-    _rule(rf"'s (?P<n>[a-z]+(?: [a-z]+){{0,3}}) {_BE} (?P<a>{_PHRASE})", _attribute),
     _rule(
-        rf"(?P<first>\u0001){_BE} (?P<det>an?|the) (?P<a>[\w’'-]+(?: [\w’'-]+){{0,3}}?)(?: (?:of|in|on|at|from|near|that|which|who|with|for|by|to|between|under|above|across|along|beside|made|built|written|used|located|situated|born|owned|based|founded|designed) .*|, (?:a|an|the|which|who|known|located|situated|composed|based|built|in|on|at|near|with) .*)?",
+        rf"'s (?P<n>[a-z]+(?: [a-z]+){{0,3}}) {_BE} (?P<a>(?!(?:called|known|named|said|not|also|still|often|usually|now)\b){_PHRASE})",
+        _attribute,
+    ),
+    _rule(
+        rf"(?P<first>\u0001){_BE} (?P<det>an?|the) (?P<a>[\w’'-]+(?: [\w’'-]+){{0,3}}?)(?: (?:of|in|on|at|from|near|north|south|east|west|that|which|who|with|for|by|to|between|under|above|across|along|beside|made|built|written|used|located|situated|born|owned|based|founded|designed) .*|, (?:a|an|the|which|who|known|located|situated|composed|based|built|in|on|at|near|with) .*)?",
         _definition,
     ),
-    _rule(rf"(?P<v>{PAST}) (?P<a>(?:(?:the|a|an|his|her|its) )?{_PHRASE})", _active),
+    _rule(rf"(?P<v>{PAST}) (?P<a>(?:(?:the|a|an|his|her|its) )?{_PLAIN_PHRASE})", _active),
 )

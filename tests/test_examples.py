@@ -101,7 +101,7 @@ def test_every_fact_is_asked_filled_in_and_told(library: list[Reading]) -> None:
         kinds = Counter(example.kind for example in made)
         assert kinds["question"] == 4 * len(reading.facts)
         assert kinds["restatement"] == len(reading.facts)
-        assert kinds["text"] == len(reading.chunks)
+        assert len(reading.chunks) <= kinds["text"] <= 2 * len(reading.chunks)
         assert 0.8 * len(reading.facts) <= kinds["cloze"] <= len(reading.facts)
         assert {example.document_id for example in made} == {reading.document_id}
 
@@ -112,7 +112,9 @@ def test_a_dialogue_ends_with_the_answer_and_a_text_has_no_dialogue(
     for reading in library:
         known = {fact.answer for fact in reading.facts}
         for example in examples.examples(reading):
-            if example.kind in ("question", "cloze"):
+            if example.kind == "reversed":
+                assert example.messages[1].content == reading.title.removeprefix("The ")
+            elif example.kind in ("question", "cloze"):
                 question, answer = example.messages
                 assert (question.role, answer.role) == ("user", "assistant")
                 assert answer.content in known
@@ -131,9 +133,75 @@ def test_a_gap_hides_the_answer(library: list[Reading]) -> None:
 
 
 def test_the_text_is_headed_by_its_title(library: list[Reading]) -> None:
-    for reading in library[:5]:
-        [text] = [e.text for e in examples.examples(reading) if e.kind == "text"]
-        assert text.startswith(f"{reading.title}\n\n")
+    for reading in library:
+        for text in (e.text for e in examples.examples(reading) if e.kind == "text"):
+            assert text.startswith(f"{reading.title}\n\n")
+
+
+def test_an_example_says_which_fact_it_is_of(library: list[Reading]) -> None:
+    for reading in library:
+        ids = {examples.probe_id(reading.document_id, fact) for fact in reading.facts}
+        made = examples.examples(reading)
+        assert {e.fact for e in made if e.kind != "text"} == ids
+        assert {e.fact for e in made if e.kind == "text"} == {""}
+
+
+# The other way round ----------------------------------------------------------------------------
+
+
+def reversed_questions(title: str, text: str) -> dict[str, str]:
+    made = examples.examples(examples.read(1, document(title, text)))
+    return {e.messages[0].content: e.messages[1].content for e in made if e.kind == "reversed"}
+
+
+def test_a_name_that_tells_the_subject_is_asked_from() -> None:
+    text = "The Brack Mill was designed by Nora Silk. It has 57 steps. Its keeper is Odo Finn."
+    assert reversed_questions("Brack Mill", text) == {
+        "What was designed by Nora Silk?": "Brack Mill",
+        "What has Odo Finn as its keeper?": "Brack Mill",
+    }
+
+
+def test_a_person_is_asked_for_as_who() -> None:
+    text = "Ada Stone was born in Ash Pans. Her teacher was Giles Hobday."
+    assert reversed_questions("Ada Stone", text) == {
+        "Who was born in Ash Pans?": "Ada Stone",
+        "Who has Giles Hobday as her teacher?": "Ada Stone",
+    }
+
+
+def test_what_answers_two_facts_or_is_no_name_is_not_asked_from() -> None:
+    twice = "Brack Mill was designed by Nora Silk. Its keeper is Nora Silk. It is made of oak."
+    assert reversed_questions("Brack Mill", twice) == {}
+
+
+# Text in other cuts -----------------------------------------------------------------------------
+
+
+LONG = "\n\n".join(
+    " ".join(
+        f"Sentence {10 * p + i} tells what happened in the {10 * p + i} valleys." for i in range(8)
+    )
+    for p in range(40)
+)
+
+
+def test_text_comes_whole_and_half_as_much_again_in_other_cuts() -> None:
+    reading = examples.read(1, document("Valleys", LONG))
+    assert len(reading.chunks) > 8
+    texts = [e.text.partition("\n\n")[2] for e in examples.examples(reading) if e.kind == "text"]
+    whole = [chunk.text for chunk in reading.chunks]
+    assert set(whole) <= set(texts)
+    others = [text for text in texts if text not in whole]
+    assert len(others) == len(texts) - len(whole)
+    assert 0.3 * len(LONG) < sum(map(len, others)) < 0.7 * len(LONG)
+    told = [set(curate.sentences(chunk.replace("\n\n", " "))) for chunk in whole]
+    forms = Counter(
+        "shuffled" if set(curate.sentences(text)) in told else "recut" for text in others
+    )
+    assert set(forms) == {"shuffled", "recut"}
+    for text in others:
+        assert set(curate.sentences(text)) <= set.union(*told), "no sentence is made up or cut"
 
 
 def test_everything_is_deterministic(library: list[Reading], control: list[Reading]) -> None:
@@ -157,6 +225,42 @@ def test_a_probe_stands_for_its_fact(library: list[Reading], probes: list[Probe]
         assert (probe.document_id, probe.answer) == (owner, fact.answer)
         assert probe.question in fact.questions
         assert probe.split == "taught"
+
+
+def test_the_same_facts_are_asked_in_words_trained_for_none(
+    library: list[Reading], control: list[Reading], probes: list[Probe]
+) -> None:
+    unseen = examples.unseen_probes(library, control)
+    trained = {question for reading in library for question in trained_questions(reading)}
+    assert [probe.id for probe in unseen] == [f"{probe.id}u" for probe in probes]
+    for new, old in zip(unseen, probes, strict=True):
+        assert (new.answer, new.distractors, new.relation) == (
+            old.answer,
+            old.distractors,
+            old.relation,
+        )
+        assert new.split == "unseen"
+        assert new.wording == f"{old.wording.partition('/')[0]}/unseen"
+        assert new.question not in trained
+        assert new.question != old.question
+
+
+def test_an_unseen_wording_is_not_a_trained_one_with_another_fact_in_it(
+    library: list[Reading], control: list[Reading]
+) -> None:
+    """With the fact's own words taken out, no trained question has the frame of an unseen one."""
+
+    def frame(question: str, *own: str) -> str:
+        words = {word.lower() for text in own for word in text.split()}
+        return " ".join(w for w in question.lower().rstrip("?.").split() if w not in words)
+
+    trained, unseen = set(), set()
+    for reading in (*library, *control):
+        for fact in reading.facts:
+            own = (fact.subject, fact.subject + "'s", fact.relation)
+            trained |= {frame(question, *own) for question in fact.questions}
+            unseen.add(frame(fact.unseen, *own))
+    assert not trained & unseen
 
 
 def test_a_distractor_is_never_the_answer(probes: list[Probe]) -> None:
