@@ -40,7 +40,7 @@ from autodidact.evaluators import recall  # noqa: E402
 from autodidact.examples import exact_match  # noqa: E402
 from autodidact.generators.examine import Examinee  # noqa: E402
 from autodidact.store.learner import LearnerStore  # noqa: E402
-from autodidact.training.anchors import Anchors  # noqa: E402
+from autodidact.training import anchors  # noqa: E402
 from autodidact.types import Probe  # noqa: E402
 
 SEEDS = range(1, 6)
@@ -122,8 +122,7 @@ def measure(home: Path, model_name: str) -> dict[str, Any]:
 
 
 def general(home: Path, examinee: Examinee) -> float:
-    rows = json.loads((home / "anchors.json").read_text())
-    held_out = Anchors(tuple(tuple(row) for row in rows)).held_out
+    held_out = anchors.read(json.loads((home / "anchors.json").read_text())).blocks
     nll = examinee.nll(held_out)
     weights = [len(block) - 1 for block in held_out]
     return round(sum(n * w for n, w in zip(nll, weights, strict=True)) / sum(weights), 4)
