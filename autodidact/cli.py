@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from autodidact import checkpoints, settings
+from autodidact import checkpoints, records, settings
+from autodidact.errors import AutodidactError
+from autodidact.report_words import card_text
+from autodidact.retention import retention as read_retention
+from autodidact.retention import retention_text
 from autodidact.settings import PROJECT
 from autodidact.store.learner import LearnerStore
 
@@ -93,6 +98,55 @@ def rollback(
     )
 
 
+@app.command()
+def report(
+    cycle: Annotated[int | None, typer.Argument(help="Its number; without one the latest.")] = None,
+    home: Home = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """The report card of a cycle: what was asked, both answers, and what decided."""
+    root = settings.load(config, home=home).home
+    store = _ledger(root)
+    try:
+        number = records.latest_closed(store) if cycle is None else cycle
+        if number is None:
+            raise AutodidactError("no cycle has come to its end yet; see: status")
+        card = records.read_card(root, store, number) if 0 < number < 2**31 else None
+        if card is None:
+            raise AutodidactError(
+                f"cycle {number}: no such cycle; the last is {store.last_cycle()}"
+            )
+    finally:
+        store.close()
+    print(json.dumps(card, indent=1, ensure_ascii=False) if as_json else card_text(card))
+
+
+@app.command()
+def retention(
+    home: Home = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What it still knows: documents by cycles, in per cent of the questions asked."""
+    store = _ledger(settings.load(config, home=home).home)
+    try:
+        matrix = read_retention(store)
+    finally:
+        store.close()
+    if not matrix["cycles"]:
+        raise AutodidactError("nothing is published yet; see: status")
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(json.dumps(matrix, ensure_ascii=False) if as_json else retention_text(matrix, width))
+
+
+def _ledger(home: Path) -> LearnerStore:
+    """The ledger, for reading. Raises AutodidactError where no learner has run."""
+    if not (home / "learner.db").exists():
+        raise AutodidactError(f"{home}: no learner has run here yet; start web_learner.py")
+    return LearnerStore(home / "learner.db", readonly=True)
+
+
 def _status(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "base": None,
@@ -108,7 +162,7 @@ def _status(home: Path) -> dict[str, Any]:
         found["base"] = json.loads((home / "base.json").read_text()).get("name")
     if not (home / "learner.db").exists():
         return found
-    from autodidact.cycle import line
+    from autodidact.cycle_report import line
 
     store = LearnerStore(home / "learner.db", readonly=True)
     said = store.status()

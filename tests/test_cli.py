@@ -26,6 +26,7 @@ from autodidact.errors import (
 from autodidact.store.learner import LearnerStore
 from tests import fake_study
 from tests.bench import Bench
+from tests.ledgers import add_document, full_report, rejected_report, run_cycle
 from tests.versions import publish
 from tests.workplace import Workplace, child_environment, prepare
 
@@ -190,6 +191,85 @@ def test_the_learner_acts_on_a_rollback(bench: Bench) -> None:
     report = bench.learn()
     assert (report["version"], report["parent"]) == (2, None)
     assert set(bench.states().values()) == {"learned"}
+
+
+# report and retention ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(place: Workplace) -> Workplace:
+    """Two published cycles, one rejected, one that runs."""
+    store = LearnerStore(place.home / "learner.db")
+    one, two, three = (add_document(store, name) for name in ("one", "two", "three"))
+    run_cycle(store, 1, [one], report=full_report(one), results={"taught": {one: (4, 5)}})
+    run_cycle(
+        store, 2, [two], report=full_report(two),
+        results={"taught": {two: (3, 5)}, "kept": {one: (2, 5)}},
+    )  # fmt: skip
+    run_cycle(store, 3, [three], "rejected", rejected_report(three))
+    store.begin_cycle(4, 2, {})
+    store.close()
+    return place
+
+
+def test_the_report_is_of_the_latest_cycle_that_ended(recorded: Workplace) -> None:
+    text = invoke(recorded, "report")
+    assert text.startswith("Cycle 3 · rejected · made from checkpoint 2\nNot published: ")
+    assert "FAILED" in text
+
+
+def test_the_report_of_a_cycle_has_every_question(recorded: Workplace) -> None:
+    text = invoke(recorded, "report", "1")
+    assert "Published. It passes 2 of 3 new questions, 0 before." in text
+    assert "What is lamp?" in text
+    assert "    before    wrong  [wrong, margin −1.00]" in text
+    assert "wordings never used: 1 of 2 (50 %, 9–91), 0 before" in text
+    assert "Lost, of earlier questions: 1" in text
+    card = json.loads(invoke(recorded, "report", "1", "--json"))
+    assert (card["cycle"], card["claim"], card["kept"]["n"]) == (1, "learned", 3)
+
+
+def test_the_matrix_tells_what_is_still_known(recorded: Workplace) -> None:
+    text = invoke(recorded, "retention")
+    assert "80   40" in text
+    assert "cycle 2: 2 of 5 earlier questions pass" in text
+    found = json.loads(invoke(recorded, "retention", "--json"))
+    assert found["cycles"] == [1, 2]
+    assert found["documents"][0]["cells"]["2"] == {"k": 2, "n": 5}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("report", "9"), "cycle 9: no such cycle; the last is 4"),
+        (("report", "0"), "cycle 0: no such cycle; the last is 4"),
+        (("report", "99999999999999999999"), "no such cycle"),
+    ],
+)
+def test_an_unknown_cycle_is_refused(
+    recorded: Workplace, words: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(recorded, 1, "-m", "autodidact", *words)
+
+
+@pytest.mark.parametrize("command", ["report", "retention"])
+def test_before_anything_ended_there_is_nothing_to_report(place: Workplace, command: str) -> None:
+    assert "no learner has run here yet" in refused(place, 1, "-m", "autodidact", command)
+    LearnerStore(place.home / "learner.db").close()
+    assert "yet; see: status" in refused(place, 1, "-m", "autodidact", command)
+
+
+def test_a_cycle_of_the_learner_has_a_report_and_a_row(bench: Bench) -> None:
+    bench.learner.fetch()
+    report = bench.learn()
+    card = json.loads(invoke(bench.place, "report", "--json"))
+    assert (card["state"], card["claim"]) == ("published", "learned")
+    assert sum(d["k"] for d in card["documents"]) == report["learned"]["k"]
+    assert len(card["how"]["weights_sha256"]) == 64
+    found = json.loads(invoke(bench.place, "retention", "--json"))
+    cells = [row["cells"]["1"] for row in found["documents"]]
+    assert sum(cell["k"] for cell in cells) == report["learned"]["k"]
+    assert {row["learned_in"] for row in found["documents"]} == {1}
 
 
 # Errors -----------------------------------------------------------------------------------------
