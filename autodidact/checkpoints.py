@@ -25,7 +25,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,6 +290,23 @@ def retain(home: Path, keep: int) -> list[int]:
     for rest in (home / ".trash").iterdir():
         shutil.rmtree(rest, ignore_errors=True)
     return gone
+
+
+def discard(home: Path, gone: Sequence[int]) -> list[int]:
+    """Delete these versions, pinned or not, but never the current one. Returns the deleted.
+
+    Waits a moment for a reader that holds one; what it still holds then is left.
+    """
+    deleted = []
+    for version in gone:
+        for _ in range(20):
+            if version == current(home) or version not in versions(home):
+                break
+            if _delete(home, version):
+                deleted.append(version)
+                break
+            time.sleep(0.1)
+    return deleted
 
 
 def staging(home: Path, cycle: int) -> Path:

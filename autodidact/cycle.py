@@ -1,43 +1,42 @@
 """The learning cycle: the main path of the learner, on one screen.
 
     fetch:  source → document → curated → queued
-    learn:  queued → facts → examples, probes frozen → study process → gate → published or rejected
+    learn:  agenda → job, probes frozen → study process → gate → published or rejected
 
-The study process (`autodidact.study`) trains and measures; this module alone decides, publishes and
-writes the ledger. A cycle that was cut off is closed by what stands on disk: published if its
-version does, resumed if its job is still valid, else interrupted with its documents back in the
-queue. This is the only place that catches SourceError.
+`agenda` says what a cycle does (learn, consolidate, forget); the study process (`autodidact.study`)
+trains and measures; this module alone decides, publishes and writes the ledger. A cycle that was
+cut off is closed by what stands on disk: published if its version does, resumed if its job is still
+valid, else interrupted with its documents back in the queue. This is the only place that catches
+SourceError.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
 import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from autodidact import checkpoints, curate, examples, hub
+from autodidact import checkpoints, curate, cycle_report, forget, hub
+from autodidact.agenda import Agenda
+from autodidact.cycle_report import Report, line
 from autodidact.errors import AutodidactError, CheckpointError, ResourceError, SourceError
-from autodidact.evaluators import gate
-from autodidact.evaluators.recall import ProbeResult
+from autodidact.evaluators import gate, judge
 from autodidact.settings import Settings
 from autodidact.sources.backoff import Outage
-from autodidact.sources.files import Files
+from autodidact.store import passages
 from autodidact.store.learner import CycleState, LearnerStore, StoredDocument
 from autodidact.study_process import Stopped, Study, run_study
 from autodidact.types import Document, Probe, Source, Verdict
 
 log = logging.getLogger(__name__)
 LOW_WATER_BYTES = 512 * 2**20
-REPLAY_DOCUMENTS = 60
-CONTROL_DOCUMENTS = 30
-Report = dict[str, Any]
+PASSAGE_WORDS = 80
+ROLLED_BACK = "the version it was made from was rolled back meanwhile"
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -62,6 +61,7 @@ class Learner:
         self._progress = progress
         self._lock_handle = lock_handle
         self._retries: dict[str, float] = {}
+        self._agenda = Agenda(settings, store, base)
         self._outages = {s.name: Outage(s.name, seed=settings.training.seed) for s in sources}
 
     # Fetch ---------------------------------------------------------------------------------
@@ -115,16 +115,23 @@ class Learner:
     # Learn ---------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """Close what a kill left open, by what stands on disk."""
+        """At start: make good what a kill left open, by what stands on disk."""
+        self._close_open()
+        try:
+            self.tidy()
+        except ResourceError as error:
+            log.warning("%s; trying again later", error)
+
+    def _close_open(self) -> None:
+        """Close the cycles that were left running, but for one that can go on."""
         resumable = None
         rolled_back = any((self._home / "inbox").glob("rollback-*.json"))
         for n in self.store.running():
             stands = n in checkpoints.versions(self._home)
             undone = rolled_back and checkpoints.current(self._home) != n
             if stands and not undone and checkpoints.finish_publication(self._home, n):
-                manifest = checkpoints.read(self._home, n).manifest
-                report = {**manifest["report"], "state": "published", "reasons": []}
-                self.store.finish_cycle(n, "published", (), report)
+                report = {**self._published_report(n), "state": "published", "reasons": []}
+                self.store.finish_cycle(n, "published", (), {**report, "failed": []})
                 log.info("cycle %d had published %s", n, checkpoints.name(n))
             elif not stands and self._job(n) is not None:
                 resumable = n
@@ -139,7 +146,9 @@ class Learner:
         Returns its report, or None when there is nothing to learn or it was asked to stop (the
         cycle then goes on at the next start). Errors of a study are recorded; nothing is published.
         """
+        self._close_open()
         self._act_on_inbox()
+        self._settle()
         free = checkpoints.free_bytes(self._home)
         if free < LOW_WATER_BYTES:
             need = LOW_WATER_BYTES / 2**30
@@ -150,7 +159,8 @@ class Learner:
         if cycle is None:
             return None
         job = self._job(cycle)
-        assert job is not None
+        if job is None:  # rolled back this very moment
+            return self._close(cycle, "interrupted", (ROLLED_BACK,), {}, begun)
         try:
             study = run_study(
                 checkpoints.staging(self._home, cycle) / "job.json",
@@ -164,91 +174,57 @@ class Learner:
         except AutodidactError as error:
             said = checkpoints.staging(self._home, cycle) / "study.log"
             tail = said.read_text(errors="replace").splitlines()[-40:] if said.exists() else []
-            return self._close(cycle, "failed", (str(error),), {"log": tail}, begun)
+            about = {"kind": job["kind"], "log": tail}
+            closed = self._close(cycle, "failed", (str(error),), about, begun)
+            self._settle()
+            return closed
         return self._decide(cycle, job, study, begun)
 
     def _begin(self) -> int | None:
-        """Freeze probes and write the job of a new cycle; None when no document has a fact."""
-        queued = self._readable(self.settings.training.documents_per_cycle)
-        if not queued:
-            return None
-        self._progress({"phase": "preparing", "documents": len(queued)})
-        begun = time.monotonic()
-        base = self._base
+        """Write the job of a new cycle, probes frozen; None when there is nothing to do."""
+        self._progress({"phase": "preparing"})
         cycle = max([self.store.last_cycle(), *checkpoints.versions(self._home)]) + 1
-        parent = checkpoints.current(self._home)
-        taught = [examples.read(d.id, d.document) for d in queued]
-        later = self.store.documents("queued", len(queued) + CONTROL_DOCUMENTS)[len(queued) :]
-        control = self._control(later)
-        learned = self._sample(self.store.documents("learned"), cycle)
-        earlier = [examples.read(d.id, d.document) for d in learned]
-        probes = [
-            *examples.probes(taught, [*earlier, *control], "taught"),
-            *examples.probes(control, taught, "control"),
-            *(replace(p, split="kept") for p in self._frozen(learned)),
-        ]
-        self.store.begin_cycle(cycle, parent or None, self.settings.training.model_dump())
-        self.store.freeze(cycle, (p for p in probes if p.split != "kept"))
-        job = {
-            "cycle": cycle,
-            "cycle_minutes": self.settings.cycle_minutes,
-            "spent_s": time.monotonic() - begun,
-            "base": {"name": base.name, "path": str(base.path), "sha256": base.sha256,
-                     "revision": base.revision},
-            "parent": _parent(self._home, parent),
-            "anchors": str(self._home / "anchors.json"),
-            "threads": self.settings.training.threads,
-            "training": self.settings.training.model_dump(),
-            "documents": [
-                {"id": r.document_id, "examples": [asdict(e) for e in examples.examples(r)]}
-                for r in taught
-            ],
-            "replay": [asdict(e) for r in earlier for e in examples.examples(r)],
-            "probes": [asdict(p) for p in probes],
-            "limits": {
-                "taught": self.settings.gate.taught_probes,
-                "control": self.settings.gate.control_probes,
-                "kept": self.settings.gate.kept_probes,
-            },
-        }  # fmt: skip
+        job = self._agenda.next(cycle)
+        if job is None:
+            return None
+        job["known"] = self._known(job["parent"])
         staging = checkpoints.staging(self._home, cycle)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         checkpoints.write_atomic(staging / "job.json", json.dumps(job).encode())
         log.info(
-            "cycle %d: %d documents offered, %d probes frozen", cycle, len(taught), len(probes)
-        )
+            "cycle %d: %s, %d documents offered, %d probes frozen",
+            cycle, job["kind"], len(job["documents"]), len(job["probes"]),
+        )  # fmt: skip
         return cycle
 
     def _decide(self, cycle: int, job: dict[str, Any], study: Study, begun: float) -> Report:
         """Gate the measurements; publish or reject. The main decision of the project."""
-        probes = [_probe(row) for row in job["probes"]]
-        splits = {probe.id: probe.split for probe in probes}
-        arms = {
-            arm: {row["probe_id"]: ProbeResult(**row) for row in measured["rows"]}
-            for arm, measured in study.measured.items()
-        }
-        for arm, results in arms.items():
-            rows = [{**r.row(), "split": splits[i]} for i, r in results.items()]
-            self.store.record(cycle, arm, rows)
-        general = {arm: measured["nll"] for arm, measured in study.measured.items()}
-        verdict = gate.decide(
-            probes, arms["parent"], arms["candidate"], general, self.settings.gate.general_limit
+        probes = judge.probes(job)
+        arms = {arm: judge.arm(measured) for arm, measured in study.measured.items()}
+        looks = [(m["step"], judge.verdict(job, study.measured, m)) for m in study.looks]
+        step, verdict = looks[-1]
+        self._record(cycle, probes, arms)
+        report = cycle_report.build(
+            job, study, looks, probes, arms, self._documents(study), time.monotonic() - begun
         )
-        report = self._report(cycle, job, study, verdict, arms, begun)
         if checkpoints.current(self._home) != (job["parent"] or {}).get("version", 0):
-            reason = "the version it was made from was rolled back meanwhile"
-            return self._close(cycle, "interrupted", (reason,), report, begun)
-        if not verdict.ok:
-            return self._close(cycle, "rejected", verdict.reasons, report, begun)
+            return self._close(cycle, "interrupted", (ROLLED_BACK,), report, begun)
+        reasons = (*verdict.reasons, *cycle_report.no_better(job, verdict))
+        if reasons:
+            closed = self._close(cycle, "rejected", reasons, report, begun)
+            self._settle()
+            return closed
         self._progress({"phase": "publishing"})
         manifest = {
             "parent": (job["parent"] or {}).get("version"),
             "cycle": cycle,
+            "kind": job["kind"],
             "base": {key: job["base"][key] for key in ("name", "revision", "sha256")},
             "document_ids": study.planned["documents"],
+            "forgets": job.get("forgets", []),
             "created_at": time.time(),
-            "settings": job["training"],
+            "settings": {**job["training"], "gate": job["gate"], "step": step},
             "report": {key: value for key, value in report.items() if key != "probes"},
         }
         staged = checkpoints.staging(self._home, cycle) / "adapter"
@@ -259,10 +235,44 @@ class Learner:
             return self._close(cycle, "interrupted", (str(error),), report, begun)
         except CheckpointError as error:
             return self._close(cycle, "failed", (str(error),), report, begun)
+        self._remember(study, cycle)
         closed = self._close(cycle, "published", (), report, begun)
+        self.tidy()
+        return closed
+
+    def tidy(self) -> None:
+        """After a publication: versions beyond the limit, and what was forgotten, leave the disk;
+        the passages on offer are those of what is learned."""
+        self._settle()
         for version in checkpoints.retain(self._home, self.settings.keep_versions):
             log.debug("version %s deleted", checkpoints.name(version))
-        return closed
+        self._index()
+
+    def _settle(self) -> None:
+        """Finish forgetting where no further cycle is needed for it."""
+        if count := forget.settle(self._home, self.store):
+            self._progress({"event": "forgotten"})
+            log.info("%d documents forgotten", count)
+            self._index()
+
+    def _index(self) -> None:
+        """Bring the passages that chat may look up in line with what is learned."""
+        learned = self.store.documents("learned")
+        with_index = passages.PassageIndex(self._home / "passages.db")
+        try:
+            with_index.sync(
+                passages.IndexedDocument(
+                    stored.id,
+                    stored.document.title,
+                    stored.document.uri,
+                    time.strftime("%Y-%m-%d", time.gmtime(stored.added_at)),
+                    stored.document.digest,
+                    tuple(c.text for c in curate.chunks(stored.id, stored.document, PASSAGE_WORDS)),
+                )
+                for stored in learned
+            )
+        finally:
+            with_index.close()
 
     def _close(
         self, cycle: int, state: CycleState, reasons: Sequence[str], report: Report, begun: float
@@ -271,80 +281,59 @@ class Learner:
             "cycle": cycle, "ok": state == "published", "state": state, "reasons": list(reasons),
             "documents": [], "seconds": round(time.monotonic() - begun), **report,
         }  # fmt: skip
-        report |= {"ok": state == "published", "state": state, "reasons": list(reasons)}
+        report |= {
+            "ok": state == "published",
+            "state": state,
+            "reasons": list(reasons),
+            "failed": list(dict.fromkeys(r.partition(":")[0] for r in reasons))
+            if state == "rejected" else [],
+        }  # fmt: skip
         self.store.finish_cycle(cycle, state, reasons, report)
         shutil.rmtree(checkpoints.staging(self._home, cycle), ignore_errors=True)
         log.info("%s", line(report))
         return report
 
-    def _report(
-        self,
-        cycle: int,
-        job: dict[str, Any],
-        study: Study,
-        verdict: Verdict,
-        arms: dict[str, dict[str, ProbeResult]],
-        begun: float,
-    ) -> Report:
-        documents = [self.store.document(i) for i in study.planned["documents"]]
-        asked = [_probe(row) for row in job["probes"] if row["id"] in arms["candidate"]]
-        return {
-            "cycle": cycle,
-            "ok": verdict.ok,
-            "version": cycle,
-            "parent": (job["parent"] or {}).get("version"),
-            "learned": verdict.metrics.get("taught"),
-            **{k: v for k, v in verdict.metrics.items() if k != "taught"},
-            "documents": [{"title": d.document.title, "uri": d.document.uri} for d in documents],
-            "suggestions": _suggestions(documents, arms["candidate"]),
-            "exposures": study.done["exposures"],
-            "steps": study.done["steps"],
-            "reasons": list(verdict.reasons),
-            "seconds": round(time.monotonic() - begun + job["spent_s"]),
-            "probes": [
-                {
-                    "question": p.question, "answer": p.answer, "split": p.split,
-                    "document_id": p.document_id, "kind": p.kind, "wording": p.wording,
-                    "before": arms["parent"][p.id].row(), "now": arms["candidate"][p.id].row(),
-                }
-                for p in asked
-            ],
-        }  # fmt: skip
+    def _record(self, cycle: int, probes: Sequence[Probe], arms: dict[str, gate.Arm]) -> None:
+        splits = {probe.id: probe.split for probe in probes}
+        for arm, measured in arms.items():
+            rows = [{**r.row(), "split": splits[i]} for i, r in measured.probes.items()]
+            self.store.record(cycle, arm, rows)
+
+    def _documents(self, study: Study) -> list[StoredDocument]:
+        return [self.store.document(i) for i in study.planned["documents"]]
+
+    def _known(self, parent: dict[str, Any] | None) -> dict[str, Any]:
+        """What earlier cycles measured of general text and chat, of the base and of this parent."""
+        path = self._home / "measured.json"
+        try:
+            known = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(known, dict):
+            return {}
+        found = {"base": known["base"]} if "base" in known else {}
+        if parent and known.get("version") == parent["version"]:
+            found["parent"] = known["candidate"]
+        return found
+
+    def _remember(self, study: Study, version: int) -> None:
+        parts = {
+            arm: {key: study.measured[arm][key] for key in ("general", "chat")}
+            for arm in ("base", "candidate")
+        }
+        known = json.dumps({"version": version, **parts})
+        checkpoints.write_atomic(self._home / "measured.json", known.encode())
 
     # Parts ---------------------------------------------------------------------------------
 
-    def _readable(self, limit: int) -> list[StoredDocument]:
-        """Up to `limit` queued documents in which the rules find a fact."""
-        found: list[StoredDocument] = []
-        for stored in self.store.documents("queued"):
-            if len(found) == limit:
-                break
-            if examples.read(stored.id, stored.document).facts:
-                found.append(stored)
-            else:
-                self.store.set_unusable(stored.id, "no rule finds a fact in it")
-        return found
-
-    def _control(self, later: Sequence[StoredDocument]) -> list[examples.Reading]:
-        """Documents that this cycle does not teach: the never-taught folder, else the queue's."""
-        folder = self.settings.sources.control
-        readings = []
-        if folder is not None and folder.is_dir():
-            for number, document in enumerate(Files(folder).documents(None), start=1):
-                curated = curate.curate(document)
-                if isinstance(curated, Document):
-                    readings.append(examples.read(-number, curated))
-        readings = readings or [examples.read(d.id, d.document) for d in later]
-        if not readings:
-            log.warning("no control documents: gains are measured against nothing never taught")
-        return readings
-
-    def _sample(self, learned: list[StoredDocument], cycle: int) -> list[StoredDocument]:
-        order = random.Random(f"{self.settings.training.seed}:{cycle}")
-        return order.sample(learned, min(len(learned), REPLAY_DOCUMENTS))
-
-    def _frozen(self, documents: Sequence[StoredDocument]) -> list[Probe]:
-        return self.store.probes([d.id for d in documents]) if documents else []
+    def _published_report(self, version: int) -> Report:
+        """The whole report of a version; without the answers if that file cannot be read."""
+        try:
+            path = checkpoints.folder(self._home, version) / checkpoints.REPORT
+            report: Report = json.loads(path.read_text())
+        except (OSError, ValueError):
+            report = checkpoints.read(self._home, version).manifest["report"]
+        return report
 
     def _job(self, cycle: int) -> dict[str, Any] | None:
         """The job of a cycle if it can (still) be worked on: its parent is what serves now."""
@@ -373,50 +362,22 @@ class Learner:
             except ValueError:
                 request = None
             request = request if isinstance(request, dict) else {}
+            documents = request.get("documents")
             if request.get("do") == "rollback" and isinstance(request.get("to"), int):
                 count = self.store.requeue_after(request["to"])
                 log.info("rolled back to %d; %d documents back in the queue", request["to"], count)
+                self._index()
+            elif request.get("do") == "forget" and isinstance(documents, list):
+                self._forget([i for i in documents if isinstance(i, int)])
             else:
                 log.warning("inbox/%s: not understood; dropped", path.name)
             path.unlink()
 
-
-def line(report: Report) -> str:
-    """A cycle on one line, for the terminal."""
-    parts = [f"cycle {report['cycle']}", f"{len(report['documents'])} documents"]
-    if report.get("learned"):
-        learned, general = report["learned"], report["general"]
-        parts.append(f"learned {learned['k']}/{learned['n']} (before {learned['before']})")
-        parts.append(f"general {general['pct']:+.1f} %")
-    if report["state"] == "published":
-        parts.append(f"published {checkpoints.name(report['cycle'])}")
-    else:
-        parts.append(f"{report['state']}: {'; '.join(report['reasons'])}")
-    return " · ".join([*parts, f"{report['seconds']} s"])
-
-
-def _suggestions(
-    documents: Sequence[StoredDocument], candidate: dict[str, ProbeResult]
-) -> list[dict[str, str]]:
-    """Questions for people, on facts whose probe passed, in a wording that is neither trained nor
-    measured; documents in turn, three at most."""
-    found = []
-    for stored in documents:
-        reading = examples.read(stored.id, stored.document)
-        for fact in reading.facts:
-            result = candidate.get(examples.probe_id(stored.id, fact))
-            if result and result.correct and fact.kind in ("name", "year", "measure"):
-                question = examples.wordings(fact).suggestion
-                found.append({"question": question, "source": stored.document.uri})
-                break
-    return found[:3]
-
-
-def _parent(home: Path, version: int) -> dict[str, Any] | None:
-    if version == checkpoints.BASE_VERSION:
-        return None
-    return {"version": version, "path": str(checkpoints.folder(home, version))}
-
-
-def _probe(row: dict[str, Any]) -> Probe:
-    return Probe(**{**row, "distractors": tuple(row["distractors"])})
+    def _forget(self, documents: Sequence[int]) -> None:
+        """Stop teaching and offering these documents now; the next cycle relearns the rest."""
+        for cycle in self.store.running():
+            self.store.finish_cycle(cycle, "interrupted", ("something was to be forgotten",), {})
+        checkpoints.clear_staging(self._home)
+        count = self.store.forget(documents)
+        self._index()
+        log.info("%d documents to be forgotten", count)

@@ -8,37 +8,42 @@ state so that the same job, started again, goes on at the same step.
 
 Time is the plan: the speed of the first steps sets how many of the offered documents are taken and
 how many steps are done, so that a slow machine learns less in a cycle, not never.
+
+What was trained is measured at full length first. If the gate says that it changed too much, half
+and a quarter of the way from the parent are tried (`training.blend`). The gate is asked here only
+to know whether to look further; the learner decides, on the same figures.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from autodidact import study_plan as plans
 from autodidact.errors import AutodidactError, CheckpointError, TrainingError
 from autodidact.settings import TrainingSettings
-from autodidact.types import Example, Message, Probe
+from autodidact.types import Chunk, Example, Message, Probe
 
 SAVE_EVERY_S = 20.0
-REPLAY_SHARE = 0.25
 ANCHOR_SHARE = 0.10
 MEASURE_SHARE = 0.20
-MIN_STEPS = 8
-FORMS_A_PASS = 7
-"""How often one pass shows a fact: four questions, a gap, a restatement, the text."""
-MIN_BLOCKS = 16
+WRITING_SHARE = 0.15
 MARGIN_S = 5.0
 """For saving, loading and publishing the candidate."""
+STEPS = (1.0, 0.5, 0.25)
+"""λ: how much of the way from the parent to what was trained; tried in this order."""
+PIECE = 48
 
 
 def main(path: Path) -> NoReturn:
@@ -88,7 +93,7 @@ class _Study:
         self.emit = emit
         self.training = threading.Event()
         self.begun = time.monotonic()
-        self.budget_s = float(job["cycle_minutes"]) * 60 - float(job["spent_s"])
+        self.budget_s = float(job["minutes"]) * 60 - float(job["spent_s"])
         self.settings = TrainingSettings(**job["training"])
         self.probes = [
             Probe(**{**p, "distractors": tuple(p["distractors"])}) for p in job["probes"]
@@ -98,7 +103,6 @@ class _Study:
         """The main path. Imports of torch wait until here, so that `stop` is heard early."""
         from autodidact import engine as engines
         from autodidact import model
-        from autodidact.generators.examine import Examinee
         from autodidact.training import sft
 
         self.phase("loading")
@@ -107,40 +111,35 @@ class _Study:
         )
         self.engine = engines.Engine(base)
         self.emit(event="log", line=base.description)
+        self.arms: dict[str, dict[str, Any]] = {}
         parent = self._parent()
         anchors = self._anchors()
-
-        recipe = sft.recipe_for(base.parameters, self.settings, self._autocast_pays())
-        adapter = self._parent_tensors()
-        if adapter is not None:  # it goes on at its own rank, whatever the setting is by now
-            rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
-            recipe = replace(recipe, rank=rank)
-        self.trainer = sft.Trainer(base, recipe, anchors.training, adapter)
-        self.weaving = sft.weave(base, anchors.training)
-        plan = self._plan(sft)
-        self.emit(
-            event="planned",
-            **{k: plan[k] for k in ("documents", "steps", "seconds_per_step")},
-        )
-
-        chosen, blocks = self._measured(plan["documents"], anchors.held_out, Examinee)
+        plan = self._prepare(sft, anchors)
+        chosen = self._measured(plan["documents"], anchors)
         self.phase("measuring")
-        self._examine("base", Examinee(self.engine, self.engine.untouched), [], blocks)
+        forgotten = [p for p in chosen if p.split == "forgotten"]
+        self._examine("base", self.engine.untouched, forgotten, anchors)
         begun = time.monotonic()
-        self._examine("parent", Examinee(self.engine, parent), chosen, blocks)
+        self._examine("parent", parent, chosen, anchors)
         self._give_to_training(plan, time.monotonic() - begun)
 
-        if not (self.staging / "adapter").exists():
+        if not (self.staging / "trained").exists():
             self.training.set()
             if not self._train(plan, sft):
                 self.emit(event="stopped")
                 return
             self._save_adapter()
             self.training.clear()
+            if self.stop.is_set():
+                self.emit(event="stopped")
+                return
         self.phase("measuring")
-        self._examine("candidate", Examinee(self.engine, self._candidate()), chosen, blocks)
-        exposures = round(plan["steps"] / plan["steps_a_pass"] * FORMS_A_PASS)
-        self.emit(event="done", steps=plan["steps"], exposures=exposures)
+        step = self._search(chosen, anchors)
+        exposures = round(plan["steps"] / plan["steps_a_pass"] * plans.FORMS_A_PASS)
+        self.emit(
+            event="done", steps=plan["steps"], exposures=exposures, step=step,
+            replay=plan["replay"], first_step_at=plan["first_step_at"],
+        )  # fmt: skip
 
     # Progress ------------------------------------------------------------------------------
 
@@ -153,42 +152,96 @@ class _Study:
     # Before training -----------------------------------------------------------------------
 
     def _parent(self) -> Any:
-        from autodidact.engine import Version
+        if not self.job["parent"]:
+            return self.engine.untouched
+        return self._load(self.job["parent"]["version"], Path(self.job["parent"]["path"]))
 
-        version: Version = self.engine.untouched
-        if self.job["parent"]:
-            folder = Path(self.job["parent"]["path"])
-            version = self.engine.load(
-                self.job["parent"]["version"],
-                (folder / "adapter_config.json").read_bytes(),
-                (folder / "adapter_model.safetensors").read_bytes(),
-            )
-        return version
+    def _load(self, number: int, folder: Path) -> Any:
+        """A version as the server will load it: from the bytes on disk."""
+        return self.engine.load(
+            number,
+            (folder / "adapter_config.json").read_bytes(),
+            (folder / "adapter_model.safetensors").read_bytes(),
+        )
 
     def _parent_tensors(self) -> dict[str, Any] | None:
+        """The adapter that this cycle trains on; None begins a fresh one."""
         from safetensors.torch import load_file
 
-        if not self.job["parent"]:
+        if not self.job["parent"] or self.job["kind"] != "learn":
             return None
         return load_file(Path(self.job["parent"]["path"]) / "adapter_model.safetensors")
 
     def _anchors(self) -> Any:
+        """Those of earlier cycles and what this one adds; a resumed job keeps to those it began
+        with, for what is trained and measured depends on them."""
         from autodidact.training import anchors as module
 
         known = Path(self.job["anchors"])
-        rows = json.loads(known.read_text()) if known.exists() else []
-        have = module.Anchors(tuple(tuple(row) for row in rows))
-        if have.complete:
-            return have
-        self.phase("preparing")
-        share = ANCHOR_SHARE * self.budget_s
-        whole = module.extend(
-            self.engine, have, share, lambda i, n: self.emit(event="progress", step=i, of=n)
-        )
         target = self.staging / "anchors.json"
-        target.write_text(json.dumps(whole.rows))
+        if not target.exists():
+            have = module.read(json.loads(known.read_text()) if known.exists() else None)
+            if have.complete:
+                return have
+            self.phase("preparing")
+            share = ANCHOR_SHARE * self.budget_s
+            whole = module.extend(
+                self.engine, have, share, lambda i, n: self.emit(event="progress", step=i, of=n)
+            )
+            _write_json(target, whole.plain())
         self.emit(event="anchors", path=str(target))
-        return whole
+        return module.read(json.loads(target.read_text()))
+
+    def _prepare(self, sft: Any, anchors: Any) -> dict[str, Any]:
+        """The trainer, what it trains on, and the plan; on a resumed job, the plan made then."""
+        base = self.engine.base
+        recipe = sft.recipe_for(base.parameters, self.settings, self._autocast_pays())
+        adapter = self._parent_tensors()
+        if adapter is not None:  # it goes on at its own rank, whatever the setting is by now
+            rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
+            recipe = replace(recipe, rank=rank)
+        self.trainer = sft.Trainer(base, recipe, anchors.training, adapter)
+        self.weaving = sft.weave(base, anchors.training)
+        tokens = {
+            d["id"]: sft.tokenise(base, _examples(d["examples"])) for d in self.job["documents"]
+        }
+        for number, rows in self._self_written().items():
+            tokens[number] += sft.tokenise(base, _examples(rows))
+        old = sft.weighted(sft.tokenise(base, _examples(self.job["replay"])), self.job["shares"])
+        plan = self._plan(sft, tokens, old)
+        if tokens:
+            self._new, self._old = [s for i in plan["documents"] for s in tokens[i]], old
+        else:
+            self._new, self._old = old, []
+        self.emit(
+            event="planned",
+            **{k: plan[k] for k in ("documents", "steps", "seconds_per_step", "replay")},
+        )
+        return plan
+
+    def _self_written(self) -> dict[int, list[dict[str, Any]]]:
+        """Questions and implications by the base itself, if it is large enough: by document."""
+        least = self.settings.self_written_from_billion * 1e9
+        if self.engine.base.parameters < least or not self.job["documents"]:
+            return {}
+        from autodidact import self_written
+
+        kept = self.staging / "self-written.json"
+        if not kept.exists():
+            self.phase("preparing")
+            chunks = [Chunk(**c) for d in self.job["documents"] for c in d["chunks"]]
+            made = self_written.write(
+                self._subject(self.engine.untouched).complete,
+                chunks,
+                WRITING_SHARE * self.budget_s,
+                lambda done: self.emit(event="progress", step=done, of=len(chunks)),
+            )
+            self.emit(event="log", line=f"{len(made)} examples written by the model itself")
+            _write_json(kept, [asdict(example) for example in made])
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in json.loads(kept.read_text()):
+            found.setdefault(row["document_id"], []).append(row)
+        return found
 
     def _autocast_pays(self) -> bool:
         """Whether bfloat16 products are faster here than those of the base's own dtype; on a
@@ -217,73 +270,71 @@ class _Study:
             times[dtype] = min(runs)
         return times[torch.bfloat16] < 0.7 * times[torch.float32]
 
-    def _plan(self, sft: Any) -> dict[str, Any]:
-        """Which documents and how many steps fit; on a resumed job, what was planned then."""
+    def _plan(self, sft: Any, tokens: dict[int, list[Any]], old: list[Any]) -> dict[str, Any]:
+        """Which documents and how many steps fit."""
         saved = self.staging / "plan.json"
-        offered = self.job["documents"]
-        tokens = {
-            d["id"]: sft.tokenise(self.engine.base, _examples(d["examples"])) for d in offered
-        }
-        replay = sft.tokenise(self.engine.base, _examples(self.job["replay"]))
         if saved.exists():
-            plan: dict[str, Any] = json.loads(saved.read_text())
-        else:
-            self.phase("planning")
-            everything = [s for rows in tokens.values() for s in rows]
-            if not everything:
-                raise TrainingError("no example of these documents fits the model's context")
-            size = self.trainer.recipe.batch_size
-            trial = sft.batches(everything, replay, REPLAY_SHARE, size, 0, self.weaving)
-            step_s = sft.seconds_per_step(self.trainer, trial)
-            train_s = (self.budget_s - self.elapsed()) * (1 - MEASURE_SHARE)
-            plan = _fit(self.settings, size, tokens, replay, step_s, train_s, self.weaving)
-            if self.job.get("steps"):
-                plan["steps"] = plan["most_steps"] = int(self.job["steps"])
-            plan["autocast"] = self.trainer.recipe.autocast
-            _write_json(saved, plan)
-        self._new = [s for i in plan["documents"] for s in tokens[i]]
-        self._old = replay
+            known: dict[str, Any] = json.loads(saved.read_text())
+            return known
+        self.phase("planning")
+        everything = [s for rows in tokens.values() for s in rows] if tokens else old
+        if not everything:
+            raise TrainingError("no example of these documents fits the model's context")
+        size = self.trainer.recipe.batch_size
+
+        def a_pass(documents: Sequence[int], share: float) -> int:
+            new = [s for i in documents for s in tokens[i]] if tokens else old
+            return len(sft.one_pass(new, old if tokens else [], share, size, 0, self.weaving))
+
+        share = self.settings.replay_share if tokens and old else 0.0
+        trial = sft.batches(everything, old if tokens else [], share, size, 0, self.weaving)
+        step_s = sft.seconds_per_step(self.trainer, trial)
+        train_s = (self.budget_s - self.elapsed()) * (1 - MEASURE_SHARE)
+        offered = [i for i in tokens if tokens[i]]
+        plan = plans.fit(self.settings, offered, a_pass, share, step_s, train_s)
+        if self.job.get("steps"):
+            plan["steps"] = plan["most_steps"] = int(self.job["steps"])
+        plan["autocast"] = self.trainer.recipe.autocast
+        _write_json(saved, plan)
         return plan
 
-    def _measured(
-        self, documents: Sequence[int], held_out: Sequence[Sequence[int]], examinee: Any
-    ) -> tuple[list[Probe], list[Sequence[int]]]:
-        """The probes and blocks that can be measured in the time set aside: all, or a part of each
-        split in an order fixed by the probes' ids."""
+    def _measured(self, documents: Sequence[int], anchors: Any) -> list[Probe]:
+        """The probes that can be measured in the time set aside (and how many blocks and chats):
+        all, or a part of each split in an order fixed by the probes' ids."""
         saved = self.staging / "measured.json"
         if saved.exists():  # a resumed job compares the same questions as before
             kept = json.loads(saved.read_text())
+            self.sizes = {"blocks": kept["blocks"], "chats": kept["chats"]}
             ids = {probe.id: probe for probe in self.probes}
-            return [ids[i] for i in kept["probes"]], list(held_out[: kept["blocks"]])
-        taken = set(documents)
-        pools: dict[str, list[Probe]] = {"taught": [], "control": [], "kept": []}
-        for probe in self.probes:
-            if probe.split != "taught" or probe.document_id in taken:
-                pools[probe.split].append(probe)
-        limits = {split: min(len(pools[split]), self.job["limits"][split]) for split in pools}
-        sample = pools["taught"][:4] or self.probes[:4]
+            return [ids[i] for i in kept["probes"]]
+        pools = plans.pools(self.probes, documents)
+        sample = [p for pool in pools.values() for p in pool][:4]
         if not sample:
             raise TrainingError("no probe could be written for these documents")
-        if not held_out:
+        if not anchors.blocks:
             raise TrainingError("the base model ends every text at once: nothing to measure it on")
-        subject = examinee(self.engine, self.engine.untouched)
-        begun = time.monotonic()
-        _measure(subject, sample)
-        each = (time.monotonic() - begun) / len(sample) * 0.6
-        begun = time.monotonic()
-        subject.nll(held_out[:4])
-        each_block = (time.monotonic() - begun) / 4
-        share = MEASURE_SHARE * self.budget_s
-        fits = int(share * 0.75 / 2 / max(each, 1e-6))
-        blocks = max(MIN_BLOCKS, int(share * 0.25 / 3 / max(each_block, 1e-6)))
-        wanted = sum(limits.values())
-        if fits < wanted:
-            least = {split: min(limit, 12) for split, limit in limits.items()}
-            limits = {s: max(least[s], limits[s] * fits // wanted) for s in limits}
-        chosen = [probe for split in pools for probe in _spread(pools[split], limits[split])]
-        blocks = min(blocks, len(held_out))
-        _write_json(saved, {"probes": [probe.id for probe in chosen], "blocks": blocks})
-        return chosen, list(held_out[:blocks])
+        subject = self._subject(self.engine.untouched)
+        seconds = {
+            "probes": _timed(lambda: _measure(subject, sample), len(sample)) * 0.6,
+            "blocks": _timed(lambda: subject.nll(anchors.blocks[:4]), 4),
+            "chats": _timed(lambda: _chat(subject, anchors.prompts[:8]), 8) * 0.6,
+        }
+        known = self.job["known"]
+        arms = 1 + sum(arm not in known for arm in ("base", "parent"))
+        limits, blocks, chats = plans.sizes(
+            {split: len(pool) for split, pool in pools.items()},
+            self.job["limits"],
+            seconds,
+            MEASURE_SHARE * self.budget_s,
+            arms,
+        )
+        chosen = [p for split in pools for p in plans.spread(pools[split], limits[split])]
+        self.sizes = {
+            "blocks": min(blocks, len(anchors.blocks)),
+            "chats": min(chats, len(anchors.prompts)),
+        }
+        _write_json(saved, {"probes": [probe.id for probe in chosen], **self.sizes})
+        return chosen
 
     def _give_to_training(self, plan: dict[str, Any], measured_s: float) -> None:
         """What measuring will not need: the candidate takes about as long as its parent took."""
@@ -299,12 +350,13 @@ class _Study:
         How many there are is corrected on the way, up to half-way, by how long they really take.
         """
         self.phase("training")
-        size, seed = self.trainer.recipe.batch_size, self.settings.seed
+        plan["first_step_at"] = plan["first_step_at"] or time.time()
+        size, seed, share = self.trainer.recipe.batch_size, self.settings.seed, plan["replay"]
         step = self.trainer.restore(self.staging / "resume")
         early = int(plan["steps"] * sft.QUESTIONS_FIRST)
         asked = [s for s in self._new if s.kind in sft.ASKED]
-        first = sft.batches(asked or self._new, self._old, REPLAY_SHARE, size, seed, self.weaving)
-        rest = sft.batches(self._new, self._old, REPLAY_SHARE, size, seed + 1, self.weaving)
+        first = sft.batches(asked or self._new, self._old, share, size, seed, self.weaving)
+        rest = sft.batches(self._new, self._old, share, size, seed + 1, self.weaving)
         early = int(plan.setdefault("early", early))
         for done in range(step):
             next(first if done < early else rest)
@@ -319,7 +371,7 @@ class _Study:
             pace = statistics.fmean(recent)
             if len(recent) >= 10 and step <= plan["steps"] / 2:
                 left = int((plan["train_s"] - plan["trained_s"]) / pace)
-                plan["steps"] = max(MIN_STEPS, step + 1, min(plan["most_steps"], step + left))
+                plan["steps"] = max(plans.MIN_STEPS, step + 1, min(plan["most_steps"], step + left))
             of = plan["steps"]
             self.emit(event="progress", step=step, of=of, loss=loss, eta_s=pace * (of - step))
             if self.stop.is_set() or time.monotonic() - saved > SAVE_EVERY_S:
@@ -328,45 +380,97 @@ class _Study:
                 saved = time.monotonic()
             if self.stop.is_set():
                 return False
+        _write_json(self.staging / "plan.json", plan)
         return True
-
-    # After training ------------------------------------------------------------------------
 
     def _save_adapter(self) -> None:
         """As a whole: once the folder stands, training is over, whatever happens after."""
-        self.trainer.export(self.staging / "adapter.new", self.job["base"]["name"])
-        os.rename(self.staging / "adapter.new", self.staging / "adapter")
+        self.trainer.export(self.staging / "trained.new", self.job["base"]["name"])
+        os.rename(self.staging / "trained.new", self.staging / "trained")
 
-    def _candidate(self) -> Any:
-        """The candidate as the server will load it: from the bytes on disk."""
-        folder = self.staging / "adapter"
-        try:
-            return self.engine.load(
-                self.job["cycle"],
-                (folder / "adapter_config.json").read_bytes(),
-                (folder / "adapter_model.safetensors").read_bytes(),
-            )
-        except CheckpointError as error:
-            self.emit(event="unsound", reason=str(error))
-            raise TrainingError(f"the trained adapter does not load: {error}") from error
+    # After training ------------------------------------------------------------------------
+
+    def _search(self, chosen: Sequence[Probe], anchors: Any) -> float:
+        """Measure at full length, then shorter while the gate finds too much changed. The last one
+        measured is left as `adapter`; returns its length."""
+        for step in STEPS:
+            folder = self._at(step)
+            try:
+                version = self._load(self.job["cycle"], folder)
+            except CheckpointError as error:
+                self.emit(event="unsound", reason=str(error))
+                raise TrainingError(f"the trained adapter does not load: {error}") from error
+            self._examine("candidate", version, chosen, anchors, step)
+            if not self._shorter_may_pass():
+                break
+        target = self.staging / "adapter"
+        if not target.exists():
+            shutil.copytree(folder, self.staging / "adapter.new", dirs_exist_ok=True)
+            os.rename(self.staging / "adapter.new", target)
+        return step
+
+    def _at(self, step: float) -> Path:
+        """The adapter this far from its parent, as a folder."""
+        from safetensors.torch import load_file, save_file
+
+        from autodidact.training.blend import blend
+
+        trained = self.staging / "trained"
+        folder = self.staging / f"step-{step}"
+        if step == 1.0 or folder.exists():
+            return trained if step == 1.0 else folder
+        fresh = self.staging / "step.new"
+        shutil.copytree(trained, fresh, dirs_exist_ok=True)
+        weights = "adapter_model.safetensors"
+        tensors = blend(self._parent_tensors(), load_file(trained / weights), step)
+        save_file(tensors, fresh / weights, metadata={"format": "pt"})
+        os.rename(fresh, folder)
+        return folder
+
+    def _shorter_may_pass(self) -> bool:
+        """Whether the gate refused only for what a shorter step can mend."""
+        from autodidact.evaluators import judge
+
+        verdict = judge.verdict(self.job, self.arms, self.arms["candidate"])
+        rules = {reason.partition(":")[0] for reason in verdict.reasons}
+        return bool(rules) and rules <= {"general", "kept", "chat"}
 
     def _examine(
-        self, arm: str, subject: Any, probes: Sequence[Probe], blocks: Sequence[Sequence[int]]
+        self, arm: str, version: Any, probes: Sequence[Probe], anchors: Any, step: float = 1.0
     ) -> None:
-        """Measure an arm in pieces; what was measured before a stop is not redone."""
-        kept = self.staging / f"measured-{arm}.json"
+        """Measure an arm in pieces; what was measured before a stop is not redone. General text and
+        chats of base and parent are known from the cycle that measured them first."""
+        kept = self.staging / f"measured-{arm}-{step}.json"
         if kept.exists():
             result = json.loads(kept.read_text())
         else:
+            subject = self._subject(version)
             rows: list[dict[str, Any]] = []
-            piece = 48
-            for i in range(0, len(probes), piece):
+            for i in range(0, len(probes), PIECE):
                 self.emit(event="progress", step=i, of=len(probes))
-                rows += [r.row() for r in _measure(subject, probes[i : i + piece])]
-            nll = subject.nll(blocks)
-            result = {"rows": rows, "nll": statistics.fmean(nll), "blocks": len(blocks)}
-            kept.write_text(json.dumps(result))
-        self.emit(event="measured", arm=arm, **result)
+                rows += [r.row() for r in _measure(subject, probes[i : i + PIECE])]
+            general, chat = self._known(arm)
+            blocks = anchors.blocks[len(general) : self.sizes["blocks"]]
+            general += subject.nll(blocks) if blocks else []
+            prompts = anchors.prompts[len(chat) : self.sizes["chats"]]
+            chat += [r.well_formed for r in _chat(subject, prompts)] if prompts else []
+            result = {"rows": rows, "general": general, "chat": chat}
+            _write_json(kept, result)
+        self.arms[arm] = result
+        self.emit(event="measured", arm=arm, step=step, **result)
+
+    def _known(self, arm: str) -> tuple[list[float], list[bool]]:
+        if arm == "parent" and not self.job["parent"]:
+            base = self.arms["base"]
+            return list(base["general"]), list(base["chat"])
+        known = self.job["known"].get(arm, {"general": [], "chat": []})
+        sizes = self.sizes
+        return known["general"][: sizes["blocks"]], known["chat"][: sizes["chats"]]
+
+    def _subject(self, version: Any) -> Any:
+        from autodidact.generators.examine import Examinee
+
+        return Examinee(self.engine, version)
 
 
 def _measure(subject: Any, probes: Sequence[Probe]) -> Any:
@@ -375,54 +479,16 @@ def _measure(subject: Any, probes: Sequence[Probe]) -> Any:
     return recall.measure(subject, probes)
 
 
-def _fit(
-    settings: TrainingSettings,
-    size: int,
-    tokens: dict[int, list[Any]],
-    replay: Sequence[Any],
-    step_s: float,
-    train_s: float,
-    weaving: Any = None,
-) -> dict[str, Any]:
-    """Take as many documents, in order, as can be shown `min_exposures` times in `train_s`.
+def _chat(subject: Any, prompts: Sequence[Sequence[int]]) -> Any:
+    from autodidact.evaluators import chat
 
-    At least one is taken.
-    """
-    from autodidact.training import sft
-
-    possible = max(MIN_STEPS, int(train_s / step_s))
-    least, most = settings.min_exposures / FORMS_A_PASS, settings.max_exposures / FORMS_A_PASS
-    taken = [i for i in tokens if tokens[i]]
-    while True:
-        a_pass = len(
-            sft.one_pass(
-                [s for i in taken for s in tokens[i]], replay, REPLAY_SHARE, size, 0, weaving
-            )
-        )
-        if len(taken) == 1 or possible / a_pass >= least:
-            break
-        taken.pop()
-    steps = max(MIN_STEPS, min(possible, int(most * a_pass)))
-    return {
-        "documents": taken,
-        "steps": steps,
-        "most_steps": max(MIN_STEPS, int(most * a_pass)),
-        "exposures": round(steps / a_pass * FORMS_A_PASS),
-        "steps_a_pass": a_pass,
-        "train_s": train_s,
-        "trained_s": 0.0,
-        "seconds_per_step": step_s,
-    }
+    return chat.measure(subject, prompts)
 
 
-def _spread(probes: Sequence[Probe], limit: int) -> list[Probe]:
-    """`limit` of the probes, taking documents in turn."""
-    turns: dict[int, int] = {}
-    ranked: list[tuple[int, int, Probe]] = []
-    for probe in sorted(probes, key=lambda p: p.id.rpartition("-")[2]):
-        turns[probe.document_id] = turns.get(probe.document_id, 0) + 1
-        ranked.append((turns[probe.document_id], len(ranked), probe))
-    return [probe for _, _, probe in sorted(ranked, key=lambda r: r[:2])[:limit]]
+def _timed(work: Callable[[], object], count: int) -> float:
+    begun = time.monotonic()
+    work()
+    return (time.monotonic() - begun) / count
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -439,6 +505,7 @@ def _examples(rows: Sequence[dict[str, Any]]) -> list[Example]:
             row["document_id"],
             tuple(Message(**message) for message in row["messages"]),
             row["text"],
+            row["fact"],
         )
         for row in rows
     ]

@@ -29,11 +29,13 @@ class Stopped(Exception):
 
 @dataclass
 class Study:
-    """What the child said: the plan, and per arm (base, parent, candidate) the measurements."""
+    """What the child said: the plan, the measurements of each arm (base, parent, candidate; of the
+    candidate the last), and those of every length at which the candidate was looked at."""
 
     planned: dict[str, Any] = field(default_factory=dict)
     done: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    looks: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_study(
@@ -69,6 +71,8 @@ def run_study(
                 study.planned = event
             elif event["event"] == "measured":
                 study.measured[event["arm"]] = event
+                if event["arm"] == "candidate":
+                    study.looks.append(event)
             elif event["event"] == "error":
                 fault = event["message"]
             elif event["event"] == "done":

@@ -10,7 +10,7 @@ from autodidact.types import Message
 
 
 class Examinee:
-    """Implements `evaluators.recall.Subject` for one version."""
+    """Implements `evaluators.recall.Subject` and `evaluators.chat.Talker` for one version."""
 
     def __init__(self, engine: Engine, version: Version) -> None:
         self._engine = engine
@@ -21,6 +21,15 @@ class Examinee:
         replies = self._engine.complete(self._version, prompts, max_new_tokens)
         decode = self._engine.base.tokenizer.decode
         return [str(decode(reply, skip_special_tokens=True)) for reply in replies]
+
+    def replies(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> list[tuple[str, bool]]:
+        """Greedy replies to prompts given as token ids, and whether each ended by itself. Special
+        tokens stay visible: in a reply they are a fault."""
+        replies = self._engine.complete(self._version, prompts, max_new_tokens)
+        decode = self._engine.base.tokenizer.decode
+        return [(str(decode(ids)), len(ids) < max_new_tokens) for ids in replies]
 
     def score(self, dialogues: Sequence[Sequence[Message]]) -> list[float]:
         pairs = []

@@ -2,16 +2,23 @@
 
 A document's state is `queued` → `studying` (cycle n) → `learned` (version n), or `given_up` after
 too many rejected or failed cycles, `superseded` when its source delivered a newer text, `unusable`
-when no rule finds a fact in it. The manifests on disk are the record of what was published: at
-start the learner closes the cycles that a kill left running by what it finds there, so that a kill
-between the two neither loses a document nor teaches it twice.
+when no rule finds a fact in it. One that is to be forgotten is `forgetting` as long as a version
+that learned from it may serve, then `forgotten`: its text, title, probes and answers are gone, its
+digest and a hash of its address stay so that no source brings it back.
+
+The manifests on disk are the record of what was published: at start the learner closes the cycles
+that a kill left running by what it finds there, so that a kill between the two neither loses a
+document nor teaches it twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +39,7 @@ class StoredDocument:
     state: str
     tries: int
     cycle: int | None
+    added_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,13 @@ def _v1(db: sqlite_utils.Database) -> None:
     db.table("status").create({"id": int, "payload": str, "updated_at": float}, pk="id")
 
 
-MIGRATIONS = (_v1,)
+def _v2(db: sqlite_utils.Database) -> None:
+    db.table("cycles").add_column("kind", str, not_null_default="learn")
+    db.table("results").create_index(["probe_id", "arm"])
+
+
+MIGRATIONS = (_v1, _v2)
+FORGOTTEN = "(forgotten)"
 
 
 class LearnerStore:
@@ -137,8 +151,15 @@ class LearnerStore:
         """Queue a document; False if this very text is known already, from whatever source.
 
         A text that was superseded and comes back (its source took a change back) is queued again.
+        What a source gives at an address that was forgotten is not taken, whatever it says by now.
         """
         with self._db.write() as db:
+            if db.conn.execute(
+                "SELECT 1 FROM documents WHERE source = ? AND uri IN (?, ?) "
+                "AND state IN ('forgetting', 'forgotten')",
+                (document.source, document.uri, _unreadable(document.uri)),
+            ).fetchone():
+                return False
             known = db.conn.execute(
                 "SELECT id, state FROM documents WHERE digest = ?", (document.digest,)
             ).fetchone()
@@ -177,6 +198,73 @@ class LearnerStore:
         with self._db.write() as db:
             db.table("documents").update(document_id, {"state": "unusable", "reason": reason})
 
+    def matching(self, what: str) -> list[StoredDocument]:
+        """Documents that a person means by an id, an address, a title or the name of a source;
+        those that are forgotten already are left out."""
+        rows = self._db.read().table("documents").rows_where(
+            "(id = ? OR uri = ? OR title = ? OR source = ?) AND state != 'forgotten'",
+            [int(what) if what.isdecimal() and len(what) < 16 else -1, what, what, what],
+            order_by="id",
+        )  # fmt: skip
+        return [_stored(row) for row in rows]
+
+    def titles(self) -> list[str]:
+        """Titles of all documents that are not forgotten."""
+        rows = self._db.read().table("documents").rows_where(
+            "state != 'forgotten'", select="title", order_by="id"
+        )  # fmt: skip
+        return [row["title"] for row in rows]
+
+    def forget(self, document_ids: Sequence[int]) -> int:
+        """Mark documents as to be forgotten. Returns how many that were not yet."""
+        with self._db.write() as db:
+            cursor = db.conn.execute(
+                "UPDATE documents SET state = 'forgetting' "
+                "WHERE id IN (SELECT value FROM json_each(?)) "
+                "AND state NOT IN ('forgetting', 'forgotten')",
+                (json.dumps(list(document_ids)),),
+            )
+            return int(cursor.rowcount)
+
+    def to_unlearn(self) -> int:
+        """How many of the documents to be forgotten were taught in a cycle that was published, so
+        that a version may know them and the rest must be learned anew."""
+        row = self._db.read().conn.execute(
+            "SELECT COUNT(*) FROM documents WHERE state = 'forgetting' AND id IN "
+            "(SELECT taught.value FROM cycles, json_each(cycles.documents) AS taught "
+            "WHERE cycles.state = 'published')"
+        ).fetchone()  # fmt: skip
+        return int(row[0])
+
+    def scrub(self) -> int:
+        """Delete what is known of the documents to be forgotten, also from the file's free pages.
+        Returns how many there were."""
+        self._db.read().conn.execute("PRAGMA secure_delete=ON")
+        with self._db.write() as db:
+            rows = db.conn.execute("SELECT id, uri FROM documents WHERE state = 'forgetting'")
+            gone = {int(row["id"]): str(row["uri"]) for row in rows.fetchall()}
+            for n, uri in gone.items():
+                db.conn.execute(
+                    "DELETE FROM results WHERE probe_id IN "
+                    "(SELECT id FROM probes WHERE document_id = ?)",
+                    (n,),
+                )
+                db.conn.execute("DELETE FROM probes WHERE document_id = ?", (n,))
+                blank = {"text": "", "title": FORGOTTEN, "uri": _unreadable(uri)}
+                db.table("documents").update(n, {**blank, "cycle": None, "state": "forgotten"})
+            if gone:
+                _scrub_reports(db, gone)
+        if gone:
+            self._compact()
+        return len(gone)
+
+    def _compact(self) -> None:
+        """Leave nothing of deleted rows in the file: what was deleted before `secure_delete` was
+        on, and what the write-ahead log holds. With a reader in the way it is left for later."""
+        with suppress(sqlite3.OperationalError):
+            self._db.read().conn.execute("VACUUM")
+            self._db.read().conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     # Sources -----------------------------------------------------------------------------
 
     def source(self, name: str) -> SourceState:
@@ -202,13 +290,16 @@ class LearnerStore:
 
     # Cycles ------------------------------------------------------------------------------
 
-    def begin_cycle(self, n: int, parent: int | None, settings: dict[str, Any]) -> None:
+    def begin_cycle(
+        self, n: int, parent: int | None, settings: dict[str, Any], kind: str = "learn"
+    ) -> None:
         with self._db.write() as db:
             db.table("cycles").insert(
                 {
                     "n": n,
                     "state": "running",
                     "parent": parent,
+                    "kind": kind,
                     "started_at": time.time(),
                     "documents": "[]",
                     "settings": json.dumps(settings),
@@ -220,7 +311,9 @@ class LearnerStore:
         return int(row[0] or 0)
 
     def freeze(self, cycle: int, probes: Iterable[Probe]) -> None:
-        """Write probes down before training begins; the same probe is never frozen twice."""
+        """Write probes down before training begins; the same probe is never frozen twice. One that
+        was a control probe, because its document lent itself, becomes one on a taught document."""
+        probes = list(probes)
         now = time.time()
         rows = []
         for probe in probes:
@@ -229,14 +322,17 @@ class LearnerStore:
             rows.append({**row, "cycle": cycle, "frozen_at": now})
         with self._db.write() as db:
             db.table("probes").insert_all(rows, pk="id", ignore=True)
+            db.conn.executemany(
+                "UPDATE probes SET split = 'taught' WHERE id = ? AND split = 'control'",
+                [(probe.id,) for probe in probes if probe.split == "taught"],
+            )
 
     def probes(self, document_ids: Sequence[int]) -> list[Probe]:
-        marks = ",".join("?" * len(document_ids))
-        rows = (
-            self._db.read()
-            .table("probes")
-            .rows_where(f"document_id IN ({marks})", list(document_ids), order_by="id")
-        )
+        rows = self._db.read().table("probes").rows_where(
+            "document_id IN (SELECT value FROM json_each(?))",
+            [json.dumps(list(document_ids))],
+            order_by="id",
+        )  # fmt: skip
         return [_probe(row) for row in rows]
 
     def study(self, cycle: int, document_ids: Sequence[int]) -> None:
@@ -292,6 +388,61 @@ class LearnerStore:
             .rows_where("cycle = ?", [cycle], order_by="probe_id, arm")
         ]
 
+    def remembered(self) -> list[dict[str, Any]]:
+        """Every learned fact that has a probe: `fact` (the probe's id), `document_id`, `learned_in`
+        (cycle), and the mean log-probability a token of its answer when it was learned (`then`) and
+        at its latest measurement in a published cycle (`now`), None where it was not measured."""
+        rows = self._db.read().conn.execute(
+            """
+            SELECT p.id AS fact, p.document_id, d.cycle AS learned_in,
+              (SELECT r.logprob FROM results r
+               WHERE r.probe_id = p.id AND r.arm = 'candidate' AND r.cycle = d.cycle) AS "then",
+              (SELECT r.logprob FROM results r JOIN cycles c ON c.n = r.cycle
+               WHERE r.probe_id = p.id AND r.arm = 'candidate' AND c.state = 'published'
+               ORDER BY r.cycle DESC LIMIT 1) AS "now"
+            FROM probes p JOIN documents d ON d.id = p.document_id
+            WHERE d.state = 'learned' AND p.split = 'taught' ORDER BY p.id
+            """
+        )
+        return [dict(row) for row in rows.fetchall()]
+
+    def published_since_consolidation(self) -> int:
+        """Cycles that were published since the adapter was last trained from the base; a
+        consolidation that was refused or failed counts too, so that it is not tried at once."""
+        row = self._db.read().conn.execute(
+            "SELECT COUNT(*) FROM cycles WHERE kind = 'learn' AND state = 'published' AND n > "
+            "COALESCE((SELECT MAX(n) FROM cycles WHERE kind != 'learn' "
+            "AND state IN ('published', 'rejected', 'failed')), 0)"
+        ).fetchone()  # fmt: skip
+        return int(row[0])
+
+    def refused_in_a_row(self) -> int:
+        """How many of the latest cycles were rejected for general text, kept answers or chat,
+        since one was published or a consolidation was tried."""
+        count = 0
+        for row in self._db.read().conn.execute(
+            "SELECT kind, state, reasons FROM cycles WHERE state IN ('published', 'rejected') "
+            "ORDER BY n DESC LIMIT 20"
+        ):
+            rules = {str(r).partition(":")[0] for r in json.loads(row["reasons"] or "[]")}
+            refused = row["kind"] == "learn" and row["state"] == "rejected"
+            if not refused or not rules & {"general", "kept", "chat"}:
+                break
+            count += 1
+        return count
+
+    def latest_rise(self) -> float | None:
+        """Mean rise in general NLL over the base of the latest published cycle, in nats a token."""
+        row = (
+            self._db.read()
+            .conn.execute(
+                "SELECT report FROM cycles WHERE state = 'published' ORDER BY n DESC LIMIT 1"
+            )
+            .fetchone()
+        )
+        general = json.loads(row["report"]).get("general") if row and row["report"] else None
+        return float(general["rise"]) if general and general["rise"] is not None else None
+
     def running(self) -> list[int]:
         """Cycles that were begun and not finished: the one that runs, or what a kill left."""
         rows = self._db.read().conn.execute("SELECT n FROM cycles WHERE state = 'running'")
@@ -340,6 +491,43 @@ def _move_documents(db: sqlite_utils.Database, cycle: int, state: CycleState) ->
     )
 
 
+def _unreadable(uri: str) -> str:
+    """What stays of a forgotten address: enough to know it again, not to read it."""
+    return f"sha256:{hashlib.sha256(uri.encode()).hexdigest()}"
+
+
+def _scrub_reports(db: sqlite_utils.Database, gone: Mapping[int, str]) -> None:
+    """Take questions, answers, titles and addresses of these documents (id → address) out of the
+    stored reports and out of the last verdict in the status."""
+    for row in db.conn.execute("SELECT n, report FROM cycles WHERE report IS NOT NULL").fetchall():
+        after = json.dumps(_scrubbed(json.loads(row["report"]), gone))
+        if after != row["report"]:
+            db.conn.execute("UPDATE cycles SET report = ? WHERE n = ?", (after, row["n"]))
+    for row in db.conn.execute("SELECT id, payload FROM status").fetchall():
+        payload = json.loads(row["payload"])
+        if payload.get("verdict"):
+            payload["verdict"] = _scrubbed(payload["verdict"], gone)
+            db.table("status").update(row["id"], {"payload": json.dumps(payload)})
+
+
+def _scrubbed(report: dict[str, Any], gone: Mapping[int, str]) -> dict[str, Any]:
+    """A report without these documents. The oldest reports name them by their address alone."""
+    uris = set(gone.values())
+    changed = dict(report)
+    if "documents" in report:
+        changed["documents"] = [
+            {**d, "title": FORGOTTEN, "uri": ""}
+            if d.get("id") in gone or ("id" not in d and d.get("uri") in uris)
+            else d
+            for d in report["documents"]
+        ]
+    if "probes" in report:
+        changed["probes"] = [r for r in report["probes"] if r.get("document_id") not in gone]
+    if "suggestions" in report:
+        changed["suggestions"] = [r for r in report["suggestions"] if r.get("source") not in uris]
+    return changed
+
+
 def _stored(row: dict[str, Any]) -> StoredDocument:
     fields = ("source", "uri", "title", "text", "license", "digest", "cursor")
     return StoredDocument(
@@ -348,6 +536,7 @@ def _stored(row: dict[str, Any]) -> StoredDocument:
         row["state"],
         row["tries"],
         row["cycle"],
+        row["added_at"] or 0.0,
     )
 
 

@@ -1,9 +1,11 @@
 """Anchors: text that the untouched base wrote, sampled once and kept.
 
-Two thirds are free text, a third chats in which the base invents the question too (as Magpie, Xu
-et al. 2024). Every fourth anchor is held out for the gate's measure of general NLL and never
-trained on; the others feed the KL term. Sampling from the base needs no stored corpus and covers
-just what the base can say (Marek 2026: self-generated replay nearly removes forgetting).
+Free texts, and chats in which the base invents the question too (as Magpie, Xu et al. 2024). What
+is held out serves the gate and is never trained on: of the first texts every fourth is a block on
+which general NLL is measured, of the first chats every second lends its question to the check of
+chat replies. All others feed the KL term; the more there are, the less the model drifts where no
+anchor is (docs/lab-log.md). Sampling from the base needs no stored corpus and covers just what the
+base can say (Marek 2026, arXiv:2605.26097: self-generated replay nearly removes forgetting).
 """
 
 from __future__ import annotations
@@ -17,55 +19,91 @@ from autodidact.engine import Engine
 from autodidact.model import prompt_ids
 from autodidact.types import Message
 
-TEXTS, TEXT_TOKENS = 640, 128
-CHATS, QUESTION_TOKENS, REPLY_TOKENS = 320, 48, 80
+TEXTS, TEXT_TOKENS = 4000, 128
+CHATS, QUESTION_TOKENS, REPLY_TOKENS = 2000, 48, 80
 BATCH = 64
-HELD_OUT_EVERY = 4
+BLOCKS, BLOCK_EVERY = 200, 4
+PROMPTS, PROMPT_EVERY = 300, 2
 MIN_TOKENS = 16
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Token id sequences; each begins with a token that is given, not predicted."""
+    """Texts as token ids, the first of which is given, not predicted; chats as (prompt, reply)."""
 
-    rows: tuple[tuple[int, ...], ...]
-
-    @property
-    def training(self) -> list[tuple[int, ...]]:
-        return [row for i, row in enumerate(self.rows) if i % HELD_OUT_EVERY]
+    texts: tuple[Ids, ...] = ()
+    chats: tuple[tuple[Ids, Ids], ...] = ()
 
     @property
-    def held_out(self) -> list[tuple[int, ...]]:
-        return list(self.rows[::HELD_OUT_EVERY])
+    def training(self) -> list[Ids]:
+        """What the KL term is computed on: texts first, then whole chats."""
+        texts = [row for i, row in enumerate(self.texts) if not _is_held(i, BLOCKS, BLOCK_EVERY)]
+        chats = [c for i, c in enumerate(self.chats) if not _is_held(i, PROMPTS, PROMPT_EVERY)]
+        return texts + [(*prompt, *reply) for prompt, reply in chats]
+
+    @property
+    def blocks(self) -> list[Ids]:
+        """Held-out texts, for general NLL."""
+        return list(self.texts[: BLOCKS * BLOCK_EVERY : BLOCK_EVERY])
+
+    @property
+    def prompts(self) -> list[Ids]:
+        """Prompts of held-out chats."""
+        return [p for p, _ in self.chats[: PROMPTS * PROMPT_EVERY : PROMPT_EVERY]]
 
     @property
     def complete(self) -> bool:
-        return len(self.rows) >= TEXTS + CHATS
+        return len(self.texts) >= TEXTS and len(self.chats) >= CHATS
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON; `read` is the way back."""
+        chats = [{"prompt": list(p), "reply": list(r)} for p, r in self.chats]
+        return {"texts": [list(row) for row in self.texts], "chats": chats}
+
+
+def read(plain: Any) -> Anchors:
+    """From JSON; anything that is not in this form counts as no anchors."""
+    try:
+        texts = tuple(tuple(map(int, row)) for row in plain["texts"])
+        chats = tuple(
+            (tuple(map(int, c["prompt"])), tuple(map(int, c["reply"]))) for c in plain["chats"]
+        )
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return Anchors()
+    return Anchors(texts, chats)
+
+
+def _is_held(number: int, held: int, every: int) -> bool:
+    return number < held * every and number % every == 0
 
 
 def extend(
     engine: Engine, anchors: Anchors, budget_s: float, progress: Callable[[int, int], None]
 ) -> Anchors:
-    """Sample more anchors until there are enough or the time is spent; one batch at least.
+    """Sample more anchors until there are enough or the time is spent; a batch of each at least.
 
-    Rows are only ever appended, so what is held out stays held out. Batches of text and of chat
-    alternate two to one, so that a slow machine has both kinds early.
+    Rows are only ever appended, so what is held out stays held out. Texts and chats are kept in
+    proportion, so that a slow machine has both kinds early.
     """
     begun = time.monotonic()
-    rows = list(anchors.rows)
+    texts, chats = list(anchors.texts), list(anchors.chats)
     target = TEXTS + CHATS
-    for turn in range(2 * target // BATCH):
-        progress(len(rows), target)
-        chat = (len(rows) // BATCH) % 3 == 2
-        seed = len(rows) + 10_000 * turn
-        batch = _chats(engine, seed) if chat else _texts(engine, seed)
-        rows.extend(row for row in batch if len(row) >= MIN_TOKENS)
-        if len(rows) >= target or (rows and time.monotonic() - begun > budget_s):
+    for turn in range(2 * target // BATCH + 2):
+        progress(min(target, len(texts) + len(chats)), target)
+        seed = len(texts) + len(chats) + 10_000 * turn
+        if len(chats) * TEXTS < len(texts) * CHATS or len(texts) >= TEXTS:
+            chats += [c for c in _chats(engine, seed) if len(c[0]) + len(c[1]) >= MIN_TOKENS]
+        else:
+            texts += [row for row in _texts(engine, seed) if len(row) >= MIN_TOKENS]
+        if len(texts) >= TEXTS and len(chats) >= CHATS:
             break
-    return Anchors(tuple(rows[:target]))
+        if texts and chats and time.monotonic() - begun > budget_s:
+            break
+    return Anchors(tuple(texts[:TEXTS]), tuple(chats[:CHATS]))
 
 
-def _texts(engine: Engine, seed: int) -> list[tuple[int, ...]]:
+def _texts(engine: Engine, seed: int) -> list[Ids]:
     start = engine.base.start_id
     written = engine.complete(
         engine.untouched, [[start]] * BATCH, TEXT_TOKENS, temperature=1.0, seed=seed
@@ -73,7 +111,7 @@ def _texts(engine: Engine, seed: int) -> list[tuple[int, ...]]:
     return [(start, *ids) for ids in written]
 
 
-def _chats(engine: Engine, seed: int) -> list[tuple[int, ...]]:
+def _chats(engine: Engine, seed: int) -> list[tuple[Ids, Ids]]:
     base = engine.base
     mark = "\x00"
     empty: Any = base.tokenizer.apply_chat_template(
@@ -93,6 +131,6 @@ def _chats(engine: Engine, seed: int) -> list[tuple[int, ...]]:
         min(base.stop_ids) if base.tokenizer.eos_token_id is None else base.tokenizer.eos_token_id
     )
     return [
-        (*prompt, *reply, *([stop] if len(reply) < REPLY_TOKENS else []))
+        (tuple(prompt), (*reply, *([stop] if len(reply) < REPLY_TOKENS else [])))
         for prompt, reply in zip(prompts, replies, strict=True)
     ]

@@ -12,6 +12,7 @@ dropout, no weight decay. Packing is not used: it leaks between documents withou
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import json
@@ -20,8 +21,9 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,7 +44,7 @@ from autodidact.types import Example, Message
 
 MAX_TOKENS = 384
 ANCHOR_WINDOW = 128
-ASKED = ("question", "cloze")
+ASKED = ("question", "cloze", "reversed")
 TURN_WEIGHTS = (5, 2, 2, 1)
 HISTORY_SHARE = 0.1
 WOVEN_TOKENS = 192
@@ -66,12 +68,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """One training sequence: labels are the ids, or -100 where no loss is due."""
+    """One training sequence: labels are the ids, or -100 where no loss is due. `weight` is how
+    often it is drawn as replay, against the other sequences that are replayed."""
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     kind: str
     document_id: int
+    fact: str = ""
+    weight: float = 1.0
 
 
 def recipe_for(parameters: int, settings: TrainingSettings, autocast: bool) -> Recipe:
@@ -114,8 +119,24 @@ def tokenise(base: LoadedBase, examples: Sequence[Example]) -> list[TrainingSequ
             ]
             ids = ids[:limit]
             labels = [-100, *ids[1:]]
-        made.append(TrainingSequence(tuple(ids), tuple(labels), example.kind, example.document_id))
+        made.append(
+            TrainingSequence(
+                tuple(ids), tuple(labels), example.kind, example.document_id, example.fact
+            )
+        )
     return made
+
+
+def weighted(
+    rows: Sequence[TrainingSequence], shares: Mapping[str, float]
+) -> list[TrainingSequence]:
+    """The sequences of these facts, each fact's share spread evenly over its sequences."""
+    count = Counter(row.fact for row in rows)
+    return [
+        replace(row, weight=shares[row.fact] / count[row.fact])
+        for row in rows
+        if shares.get(row.fact, 0) > 0
+    ]
 
 
 class Trainer:
@@ -363,15 +384,15 @@ def one_pass(
     seed: int,
     weaving: Weave | None = None,
 ) -> list[list[TrainingSequence]]:
-    """One pass over `new` in batches, with `replay` (a share of all) of `old` mixed in.
+    """One pass over `new` in batches, with `replay` (a share of all) of `old` mixed in, drawn by
+    weight.
 
     Sequences of like length go together, at most `size` of them or 64 tokens each on average.
     """
     order = random.Random(seed)
     rows = list(new)
     if old:
-        count = min(len(old), round(len(new) * replay / (1 - replay)))
-        rows += order.sample(list(old), count)
+        rows += _drawn(old, round(len(new) * replay / (1 - replay)), order)
     order.shuffle(rows)
     if weaving is not None:
         rows = weaving.apply(rows, order)
@@ -385,6 +406,21 @@ def one_pass(
         made[-1].append(row)
     order.shuffle(made)
     return made
+
+
+def _drawn(
+    rows: Sequence[TrainingSequence], count: int, order: random.Random
+) -> list[TrainingSequence]:
+    """`count` rows by systematic resampling: each comes as often as its share of the weight says,
+    rounded up or down, so that small draws are even too."""
+    if not count:
+        return []
+    shuffled = order.sample(list(rows), len(rows))
+    reached = list(itertools.accumulate(row.weight for row in shuffled))
+    first = order.random()
+    marks = ((first + i) / count * reached[-1] for i in range(count))
+    last = len(shuffled) - 1  # where rounding puts a mark at the very end
+    return [shuffled[min(bisect.bisect_right(reached, mark), last)] for mark in marks]
 
 
 def batches(

@@ -1,0 +1,96 @@
+"""What fits into the time of a cycle: documents, steps, replay, questions to measure. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from autodidact.settings import TrainingSettings
+from autodidact.types import Probe
+
+MIN_STEPS = 8
+FORMS_A_PASS = 7
+"""How often one pass shows a fact: four questions, a gap, a restatement, the text."""
+MOST_REPLAY = 0.9
+MIN_BLOCKS, MIN_CHATS, MIN_PROBES = 16, 24, 12
+PROBE_PART, BLOCK_PART, CHAT_PART = 0.6, 0.15, 0.25
+
+
+def fit(
+    settings: TrainingSettings,
+    offered: Sequence[int],
+    a_pass: Callable[[Sequence[int], float], int],
+    share: float,
+    step_s: float,
+    train_s: float,
+) -> dict[str, Any]:
+    """Take as many documents, in order, as can be shown `min_exposures` times in `train_s`; at
+    least one. Nothing `offered` means that all of the store is relearned.
+
+    `a_pass(documents, share)` counts the steps of one pass with that share of replay, 0 where there
+    is nothing to replay. New facts are shown at most `max_exposures` times: the time that this
+    leaves goes to replay, up to nine tenths, and only then is a cycle shorter than it might be.
+    """
+    possible = max(MIN_STEPS, int(train_s / step_s))
+    least, most = settings.min_exposures / FORMS_A_PASS, settings.max_exposures / FORMS_A_PASS
+    taken = list(offered)
+    while len(taken) > 1 and possible / a_pass(taken, share) < least:
+        taken.pop()
+    if share and possible > most * a_pass(taken, share):
+        alone = a_pass(taken, 0.0)
+        share = max(share, min(MOST_REPLAY, 1 - most * alone / possible))
+    steps_a_pass = a_pass(taken, share)
+    most_steps = max(MIN_STEPS, int(most * steps_a_pass))
+    return {
+        "documents": taken,
+        "steps": max(MIN_STEPS, min(possible, most_steps)),
+        "most_steps": most_steps,
+        "steps_a_pass": steps_a_pass,
+        "replay": share,
+        "train_s": train_s,
+        "trained_s": 0.0,
+        "seconds_per_step": step_s,
+        "first_step_at": None,
+    }
+
+
+def pools(probes: Sequence[Probe], documents: Sequence[int]) -> dict[str, list[Probe]]:
+    """Probes by split; those on offered documents only if the document was taken."""
+    taken = set(documents)
+    found: dict[str, list[Probe]] = {}
+    for probe in probes:
+        if probe.split not in ("taught", "unseen") or probe.document_id in taken:
+            found.setdefault(probe.split, []).append(probe)
+    return found
+
+
+def sizes(
+    there: Mapping[str, int],
+    limits: Mapping[str, int],
+    seconds: Mapping[str, float],
+    budget_s: float,
+    arms: int,
+) -> tuple[dict[str, int], int, int]:
+    """How many probes of each split, blocks and chats can be measured in `budget_s`.
+
+    `seconds`: what one of each takes. Probes are asked of parent and candidate, blocks and chats of
+    `arms` models. A few of each are measured however slow the machine is.
+    """
+    wanted = {split: min(count, limits[split]) for split, count in there.items()}
+    fits = max(0, int(budget_s * PROBE_PART / 2 / max(seconds["probes"], 1e-6)))
+    total = sum(wanted.values())
+    if fits < total:
+        wanted = {s: max(min(n, MIN_PROBES), n * fits // total) for s, n in wanted.items()}
+    blocks = int(budget_s * BLOCK_PART / arms / max(seconds["blocks"], 1e-6))
+    chats = int(budget_s * CHAT_PART / arms / max(seconds["chats"], 1e-6))
+    return wanted, max(MIN_BLOCKS, blocks), max(MIN_CHATS, chats)
+
+
+def spread(probes: Sequence[Probe], limit: int) -> list[Probe]:
+    """`limit` of the probes, taking documents in turn."""
+    turns: dict[int, int] = {}
+    ranked: list[tuple[int, int, Probe]] = []
+    for probe in sorted(probes, key=lambda p: p.id.rpartition("-")[2]):
+        turns[probe.document_id] = turns.get(probe.document_id, 0) + 1
+        ranked.append((turns[probe.document_id], len(ranked), probe))
+    return [probe for _, _, probe in sorted(ranked, key=lambda r: r[:2])[:limit]]
