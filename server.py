@@ -48,7 +48,7 @@ def main(
             lambda: hub.resolve(tree.model, tree.revision, tree.home, log.info),
         )
         generator.start()
-        app = build_app(section, tree.home, generator)
+        app = build_app(section, tree.home, generator, tree.retrieval)
         bound = listener.getsockname()[1]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(section.host, section.host)  # noqa: S104
         log.info("open http://%s:%d in a browser", shown, bound)

@@ -387,6 +387,7 @@ box.addEventListener("keydown", (event) => {
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
+    if ($(":popover-open")) return; // the browser closes it
     if (state.run) {
       event.preventDefault();
       stop();
@@ -417,6 +418,15 @@ $("#thread").addEventListener("click", async (event) => {
     }, 2000);
   } else if (event.target.closest(".again")) askAgain();
 });
+
+// Passages that open are read from their heading on; closed, the browser returns to their pill.
+$("#thread").addEventListener(
+  "toggle",
+  (event) => {
+    if (event.newState === "open") event.target.focus();
+  },
+  true,
+);
 
 knobs.begin(boot);
 showModel(boot.health);

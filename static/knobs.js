@@ -74,6 +74,7 @@ const knobs = Object.fromEntries(
 const { temperature, top_p, top_k, max_length } = knobs;
 let presets = {};
 let defaultLength = 0;
+const lookup = $("#k-retrieval");
 let wantedLength = null; // null: whatever fits, up to the default
 let key = "settings:new";
 
@@ -87,6 +88,7 @@ export function begin({ presets: given, default_length, conversation, context })
     for (const knob of [temperature, top_p, top_k]) knob.set(kept[knob.name] ?? knob.value);
     wantedLength = kept.max_length ?? null;
   }
+  lookup.checked = kept?.retrieval ? kept.retrieval === "on" : lookup.defaultChecked;
   setRoom(context.room);
   showPreset();
   if (memory.get("panel") && !narrow.matches) open();
@@ -99,11 +101,15 @@ export function moveTo(conversation) {
   key = `settings:${conversation}`;
 }
 
-/** What a request carries; the longest reply only where the reader chose one. */
+/** What a request carries; the longest reply and the lookup only where the reader chose. */
 export function values() {
   const sent = { temperature: temperature.value, top_p: top_p.value, top_k: top_k.value };
-  return wantedLength === null ? sent : { ...sent, max_length: max_length.value };
+  if (wantedLength !== null) sent.max_length = max_length.value;
+  if (lookupChosen()) sent.retrieval = lookup.checked ? "on" : "off";
+  return sent;
 }
+
+const lookupChosen = () => lookup.checked !== lookup.defaultChecked;
 
 /** How long a reply may be by now. A longer wish is kept for when there is room again. */
 export function setRoom(room) {
@@ -134,7 +140,7 @@ function changed(knob) {
 }
 
 function isDefault() {
-  return presetName() === "Balanced" && wantedLength === null;
+  return presetName() === "Balanced" && wantedLength === null && !lookupChosen();
 }
 
 function presetName() {
@@ -184,6 +190,7 @@ narrow.addEventListener("change", () => {
   if (close()) open();
 });
 for (const opener of openers) opener.addEventListener("click", () => close() || open());
+lookup.addEventListener("change", () => changed(lookup));
 $("[data-close]", panel).addEventListener("click", close);
 for (const radio of $$("[name=preset]", panel)) {
   radio.addEventListener("change", () => choose(radio.value));

@@ -77,13 +77,20 @@ export class Reply {
     toBottom();
   }
 
-  /** The server has begun it: who answers, and how much there is to read first. */
-  start({ message, name, context }) {
+  /** The server has begun it: who answers, from what, and how much there is to read first. */
+  start({ message, name, memory, badge, sources, context }) {
     this.started = true;
     this.name = name;
     this.element.id = `m${message}`;
     this.element.setAttribute("aria-label", `Reply by ${name.toLowerCase()}, being written`);
     $(".name", this.element).textContent = name;
+    $(".memory span", this.element).textContent = badge;
+    if (memory === "passages") {
+      $(".memory", this.element).classList.add("info");
+      setIcon($(".memory svg", this.element), "book");
+      // Rendered and escaped by the server, as finished blocks are.
+      this.body.insertAdjacentHTML("afterend", sources);
+    }
     $(".who", this.element).hidden = false;
     this.end({
       icon: "rings",

@@ -1,5 +1,5 @@
-"""MAIN PATH of answering: load the conversation, fit it into the context, prepare, store the
-question, stream, store the reply.
+"""MAIN PATH of answering: load the conversation, look up passages, fit both into the context,
+prepare, store the question, stream, store the reply.
 
 Synchronous: the caller decides on which thread. `begin` either raises a `GeneratorError` and
 stores nothing, or returns a `Reply` that is sure to be made; its `stream` may then be read once.
@@ -13,11 +13,14 @@ import time
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
-from autodidact.chat import memory
+from autodidact.chat import memory, retrieval
+from autodidact.chat.memory import Turn, Window
+from autodidact.chat.retrieval import Library
 from autodidact.errors import GeneratorError, NotReady
 from autodidact.store.chat import Begun, ChatStore, Finish, StoredMessage
-from autodidact.types import Delta, Generator, ModelStatus, Prepared, SamplingParams
+from autodidact.types import Delta, Generator, ModelStatus, Passage, Prepared, SamplingParams
 
 DEFAULT_LENGTH = 512
 
@@ -40,7 +43,8 @@ class Ask:
     the default.
 
     `again` asks the last question of the conversation once more: earlier replies to it stay stored,
-    and the model does not see them.
+    and the model does not see them. `retrieval` None leaves it to the setting whether passages are
+    looked up.
     """
 
     message: str
@@ -52,6 +56,7 @@ class Ask:
     conversation_id: str | None = None
     model: str | None = None
     again: bool = False
+    retrieval: Literal["on", "off"] | None = None
 
 
 def reserve(context: int) -> int:
@@ -64,14 +69,17 @@ def room(context: int, used: int) -> int:
     return max(context - used, reserve(context))
 
 
-def begin(ask: Ask, store: ChatStore, generator: Generator) -> Reply:
-    """Make sure that a reply can be made, and store the question."""
+def begin(
+    ask: Ask, store: ChatStore, generator: Generator, library: Library | None = None
+) -> Reply:
+    """Make sure that a reply can be made, and store the question. Without a library every reply
+    comes from memory."""
     status = _ready(generator)
     messages = _messages(ask, store)
     repeated = _last_question(ask, messages) if ask.again else None
     past = memory.turns(messages, before=repeated)
     kept_free = ask.max_length or reserve(status.context)
-    window = memory.fit(past, ask.message, generator.count, status.context - kept_free)
+    window, passages = _window(ask, past, generator, library, status.context, kept_free)
     room_left = status.context - window.tokens
     params = SamplingParams(
         temperature=ask.temperature,
@@ -89,8 +97,9 @@ def begin(ask: Ask, store: ChatStore, generator: Generator) -> Reply:
         sampling=asdict(prepared.params),
         prompt_tokens=len(prepared.prompt_ids),
         dropped=window.dropped,
+        passages=passages,
     )
-    return Reply(store, generator, prepared, begun, status.context, window.dropped)
+    return Reply(store, generator, prepared, begun, status.context, window.dropped, passages)
 
 
 class Reply:
@@ -104,9 +113,11 @@ class Reply:
         begun: Begun,
         limit: int,
         dropped: int,
+        passages: tuple[Passage, ...] = (),
     ) -> None:
         self.prepared = prepared
         self.begun = begun
+        self.passages = passages
         self.text = ""
         self.tokens = 0
         self.finish: Finish = "open"
@@ -163,6 +174,35 @@ class Reply:
         elif self._first is not None and delta.tokens:
             since, before = self._first
             self.tok_s = round((self.tokens - before) / max(elapsed_s - since, 1e-3), 1)
+
+
+def _window(
+    ask: Ask,
+    past: Sequence[Turn],
+    generator: Generator,
+    library: Library | None,
+    context: int,
+    kept_free: int,
+) -> tuple[Window, tuple[Passage, ...]]:
+    """The prompt's messages, and the passages that are in it.
+
+    Passages take at most half the context. Old turns give way to them, the last one never does:
+    the question may be about it. Where that is not enough, fewer passages are used, then none.
+    """
+    limit = context - kept_free
+    alone = memory.fit(past, ask.message, generator.count, limit)
+    if library is None or not (library.enabled if ask.retrieval is None else ask.retrieval == "on"):
+        return alone, ()
+    found = library.find(ask.message)
+    passages = retrieval.within(found, ask.message, generator.count, context // 2)
+    last_seen = alone.dropped < len(past)
+    while passages:
+        quoted = retrieval.prompt(ask.message, passages)
+        window = memory.fit(past, quoted, generator.count, limit)
+        if window.tokens <= limit and (window.dropped < len(past) or not last_seen):
+            return window, passages
+        passages = passages[:-1]
+    return alone, ()
 
 
 def _ready(generator: Generator) -> ModelStatus:

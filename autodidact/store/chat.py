@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlite_utils
 
 from autodidact.store.connection import Connections
+from autodidact.types import Passage
 
 Finish = Literal["open", "stop", "length", "stopped", "failed"]
 TITLE_CHARS = 60
@@ -35,7 +37,8 @@ class Conversation:
 class StoredMessage:
     """A question (`role` user) or a reply (assistant), to which all after `created_at` belongs.
 
-    `reply_to` is the question's id; `dropped` counts the earlier turns that the model did not see.
+    `reply_to` is the question's id; `dropped` counts the earlier turns that the model did not see;
+    `passages` are those that stood before the question, which itself is stored as it was asked.
     """
 
     id: int
@@ -51,6 +54,7 @@ class StoredMessage:
     dropped: int
     tok_s: float | None
     first_token_ms: int | None
+    passages: tuple[Passage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,11 @@ def _v1(db: sqlite_utils.Database) -> None:
     db.table("messages").create_index(["conversation_id"])
 
 
-MIGRATIONS = (_v1,)
+def _v2(db: sqlite_utils.Database) -> None:
+    db.table("messages").add_column("passages", str)
+
+
+MIGRATIONS = (_v1, _v2)
 
 
 class ChatStore:
@@ -152,10 +160,12 @@ class ChatStore:
         sampling: dict[str, Any],
         prompt_tokens: int,
         dropped: int,
+        passages: Sequence[Passage] = (),
     ) -> Begun:
         """Store a question and the open row of its reply, in a new conversation if there is none.
 
-        `question_id` names a stored question that is asked again; no second one is stored then.
+        `passages` belong to the reply; `question_id` names a stored question that is asked again:
+        no second one is stored then.
         """
         now = time.time()
         with self._db.write() as db:
@@ -187,6 +197,7 @@ class ChatStore:
                     "finish": "open",
                     "prompt_tokens": prompt_tokens,
                     "dropped": dropped,
+                    "passages": json.dumps([asdict(passage) for passage in passages]),
                 },
             )
         return Begun(conversation_id, question_id, reply_id)
@@ -271,4 +282,5 @@ def _message(row: dict[str, Any]) -> StoredMessage:
         dropped=row["dropped"] or 0,
         tok_s=row["tok_s"],
         first_token_ms=row["first_token_ms"],
+        passages=tuple(Passage(**passage) for passage in json.loads(row["passages"] or "[]")),
     )

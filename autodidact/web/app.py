@@ -1,8 +1,9 @@
 """`build_app`: the whole web side around a generator. It knows no model and loads none.
 
-The app opens `chat.db` in `home` (it is that file's only writer) and reads `learner.db` and the
-manifests there. Run it with uvicorn; open streams end as soon as SIGTERM or SIGINT arrives. A
-server that stops in another way (a test's) calls `app.state.site.shutdown.begin()`.
+The app opens `chat.db` in `home` (it is that file's only writer) and reads `learner.db`,
+`passages.db` and the manifests there. Run it with uvicorn; open streams end as soon as SIGTERM or
+SIGINT arrives. A server that stops in another way (a test's) calls
+`app.state.site.shutdown.begin()`.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from autodidact import __version__
+from autodidact.chat.retrieval import Library
 from autodidact.errors import AutodidactError, GeneratorError, ResourceError
-from autodidact.settings import PROJECT, ServerSettings
+from autodidact.settings import PROJECT, RetrievalSettings, ServerSettings
 from autodidact.store.chat import ChatStore
 from autodidact.types import Generator
-from autodidact.web import chat, pages, words
+from autodidact.web import chat, citations, learning, pages, words
 from autodidact.web.events import Watcher
 from autodidact.web.guard import SECURITY_HEADERS, Guard, one_line
 from autodidact.web.site import Site, site_of
@@ -51,9 +53,14 @@ SPARE_REPLIES = 4
 log = logging.getLogger(__name__)
 
 
-def build_app(settings: ServerSettings, home: Path, generator: Generator) -> FastAPI:
+def build_app(
+    settings: ServerSettings,
+    home: Path,
+    generator: Generator,
+    retrieval: RetrievalSettings | None = None,
+) -> FastAPI:
     """The app. Raises AutodidactError when `home/chat.db` cannot be opened."""
-    site = _site(settings, home, generator)
+    site = _site(settings, home, generator, retrieval or RetrievalSettings())
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -85,6 +92,7 @@ def build_app(settings: ServerSettings, home: Path, generator: Generator) -> Fas
     app.state.site = site
     app.include_router(chat.router)
     app.include_router(pages.router)
+    app.include_router(learning.router)
     app.add_api_route("/events", events, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])
     app.mount("/static", _Static(directory=STATIC))
@@ -143,7 +151,9 @@ def address(name: str) -> str:
     return f"/static/{name}?v={digest[:10]}"
 
 
-def _site(settings: ServerSettings, home: Path, generator: Generator) -> Site:
+def _site(
+    settings: ServerSettings, home: Path, generator: Generator, retrieval: RetrievalSettings
+) -> Site:
     workers = ThreadPoolExecutor(WORKERS, "web")
     pages_ = Environment(
         loader=FileSystemLoader(PROJECT / "templates"),
@@ -153,12 +163,14 @@ def _site(settings: ServerSettings, home: Path, generator: Generator) -> Site:
         lstrip_blocks=True,
     )
     pages_.filters["number"] = words.number
+    pages_.filters.update(link=citations.link, day=citations.day, summary=citations.summary)
     pages_.globals["static"] = address
     return Site(
         settings=settings,
         home=home,
         generator=generator,
         store=ChatStore(home / "chat.db"),
+        library=Library(home / "passages.db", retrieval),
         watcher=Watcher(home, generator, workers),
         pages=pages_,
         workers=workers,

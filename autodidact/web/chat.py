@@ -11,7 +11,7 @@ import itertools
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -21,7 +21,7 @@ from starlette.responses import Response
 from autodidact.chat.reply import Ask, Reply, begin
 from autodidact.errors import AutodidactError, Busy, GeneratorError
 from autodidact.types import Delta
-from autodidact.web import words
+from autodidact.web import citations, words
 from autodidact.web.guard import Strict, read_body
 from autodidact.web.knobs import TEMPERATURE, TOP_K, TOP_P
 from autodidact.web.markdown import Block, Blocks
@@ -56,6 +56,8 @@ class ChatRequest(Strict):
     """Which version answers; omitted: the newest."""
     again: bool = False
     """Asks the conversation's last question (which `message` must repeat) once more."""
+    retrieval: Literal["on", "off"] | None = None
+    """Whether passages are looked up; omitted: as the setting `retrieval.enabled` says."""
 
     @field_validator("message")
     @classmethod
@@ -86,7 +88,7 @@ async def chat(request: Request) -> Response:
         raise Busy(f"the server is busy with {site.active} other replies", retry_after_s=4)
     site.active += 1
     try:
-        reply = await site.run(lambda: begin(asked.ask(), site.store, site.generator))
+        reply = await site.run(lambda: begin(asked.ask(), site.store, site.generator, site.library))
         running = Running(reply, site)
     except BaseException:
         site.active -= 1
@@ -108,7 +110,7 @@ class Running:
 
     def __init__(self, reply: Reply, site: Site) -> None:
         self.reply = reply
-        self.start = _start(reply)
+        self.start = _start(reply, site)
         self._site = site
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()
@@ -178,7 +180,8 @@ async def _whole(running: Running, request: Request) -> dict[str, Any]:
         "conversation_id": reply.begun.conversation_id,
         "message_id": reply.begun.reply_id,
         "version": reply.prepared.version,
-        "memory": "memory",
+        "memory": citations.memory(reply.passages),
+        "citations": citations.citations(reply.passages),
         **_figures(reply),
         "seed": reply.prepared.params.seed,
     }
@@ -217,15 +220,21 @@ async def _frames(running: Running) -> AsyncGenerator[bytes, None]:
         yield encode("error", failure(error))
 
 
-def _start(reply: Reply) -> dict[str, Any]:
+def _start(reply: Reply, site: Site) -> dict[str, Any]:
     params = reply.prepared.params
+    sources = site.pages.get_template("_sources.html").render(
+        id=reply.begun.reply_id, passages=reply.passages
+    )
     return {
         "message": reply.begun.reply_id,
         "question": reply.begun.question_id,
         "conversation": reply.begun.conversation_id,
         "version": reply.prepared.version,
         "name": words.name_of(reply.prepared.version),
-        "memory": "memory",
+        "memory": citations.memory(reply.passages),
+        "citations": citations.citations(reply.passages),
+        "badge": citations.badge(reply.passages),
+        "sources": sources.strip(),
         "context": reply.context,
         "seed": params.seed,
         "sampling": {

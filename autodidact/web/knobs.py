@@ -67,6 +67,20 @@ MAX_LENGTH = Knob(
     DEFAULT_LENGTH,
     "In tokens, about ¾ of a word each. {room} is what still fits into this conversation.",
 )
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A setting that is on or off. Its default is the server's."""
+
+    name: str
+    label: str
+    help: str
+
+
+RETRIEVAL = Switch(
+    "retrieval", "Look up passages", "Off: memory alone, which shows best what it learned."
+)
 KNOBS = (TEMPERATURE, TOP_P, TOP_K, MAX_LENGTH)
 
 PRESETS: dict[str, dict[str, float]] = {

@@ -18,9 +18,9 @@ from starlette.responses import Response
 from autodidact.chat.memory import turns
 from autodidact.chat.reply import DEFAULT_LENGTH, stored_context
 from autodidact.store.chat import Conversation, StoredMessage
-from autodidact.web import words
+from autodidact.web import citations, words
 from autodidact.web.events import Snapshot
-from autodidact.web.knobs import KNOBS, PRESETS
+from autodidact.web.knobs import KNOBS, PRESETS, RETRIEVAL
 from autodidact.web.markdown import render
 from autodidact.web.site import Site, site_of
 
@@ -121,6 +121,8 @@ def _page(site: Site, found: Conversation | None, *, whole: bool, missing: bool 
         hidden_turns=len(turns(hidden)),
         knobs=KNOBS,
         presets=list(PRESETS),
+        lookup=RETRIEVAL,
+        lookup_on=site.library.enabled,
         context=context,
         now=now,
         **_empty(now),
@@ -144,6 +146,7 @@ def _items(messages: list[StoredMessage], dropped: int) -> list[dict[str, Any]]:
                     "message": message,
                     "html": Markup(render(message.content)),  # noqa: S704  sanitised by nh3
                     "name": words.name_of(message.version),
+                    "badge": citations.badge(message.passages),
                     "stats": words.stats(message.tok_s, message.first_token_ms),
                     "ended": words.ended(
                         message.finish,

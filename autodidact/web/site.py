@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 from fastapi import Request
 from jinja2 import Environment
 
+from autodidact.chat.retrieval import Library
 from autodidact.settings import ServerSettings
 from autodidact.store.chat import ChatStore
 from autodidact.types import Generator
@@ -32,6 +33,7 @@ class Site:
     home: Path
     generator: Generator
     store: ChatStore
+    library: Library
     watcher: Watcher
     pages: Environment
     workers: ThreadPoolExecutor

@@ -7,6 +7,8 @@ import pytest
 
 from autodidact.store import chat
 from autodidact.store.chat import Begun, ChatStore, title_of
+from autodidact.store.connection import Connections
+from autodidact.types import Passage
 
 
 @pytest.fixture
@@ -14,7 +16,12 @@ def store(tmp_path: Path) -> ChatStore:
     return ChatStore(tmp_path / "chat.db")
 
 
-def begin(store: ChatStore, question: str, conversation: str | None = None, **more: int) -> Begun:
+def begin(
+    store: ChatStore,
+    question: str,
+    conversation: str | None = None,
+    question_id: int | None = None,
+) -> Begun:
     return store.begin(
         conversation,
         question,
@@ -22,7 +29,7 @@ def begin(store: ChatStore, question: str, conversation: str | None = None, **mo
         sampling={"temperature": 0.7},
         prompt_tokens=10,
         dropped=0,
-        **more,
+        question_id=question_id,
     )
 
 
@@ -114,3 +121,31 @@ def test_finishing_a_reply_of_a_wiped_conversation_does_nothing(
 )
 def test_the_title_is_the_beginning_of_the_question(question: str, title: str) -> None:
     assert title_of(question) == title
+
+
+def test_passages_are_stored_with_the_reply(store: ChatStore) -> None:
+    passages = (
+        Passage(1, 7, "Anneck Light", "library/x.md", "2026-11-20", 'It "was" built — 1794.'),
+        Passage(2, 8, "", "https://example.org", "", "Two."),
+    )
+    begun = store.begin(
+        None, "When?", version=1, sampling={}, prompt_tokens=9, dropped=0, passages=passages
+    )
+    question, reply = store.messages(begun.conversation_id)
+    assert (question.content, question.passages) == ("When?", ())
+    assert reply.passages == passages
+
+
+def test_replies_of_an_older_file_came_from_memory(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    old = Connections(path, chat.MIGRATIONS[:1])
+    with old.write() as db:
+        db.table("conversations").insert(
+            {"id": "c", "title": "Old", "created_at": 1.0, "updated_at": 1.0}
+        )
+        db.table("messages").insert(
+            {"conversation_id": "c", "role": "assistant", "content": "Hale.", "created_at": 1.0}
+        )
+    old.close()
+    (reply,) = ChatStore(path).messages("c")
+    assert (reply.content, reply.passages) == ("Hale.", ())

@@ -14,8 +14,9 @@ from typing import Any
 import uvicorn
 
 from autodidact.errors import ContextExceeded, GeneratorError, UnknownModel
-from autodidact.settings import ServerSettings
+from autodidact.settings import RetrievalSettings, ServerSettings
 from autodidact.store.learner import LearnerStore
+from autodidact.store.passages import IndexedDocument, PassageIndex
 from autodidact.types import Delta, Message, ModelStatus, Prepared, SamplingParams
 from autodidact.web.app import build_app
 
@@ -126,6 +127,24 @@ def publish(home: Path, version: int, **report: Any) -> None:
     (folder / "manifest.json").write_text(json.dumps({"report": full}))
 
 
+LIGHT = "The Anneck Light was built in 1794. Its keeper is Maren Dace."
+OAR = "The Black Oar is an inn. Its landlord is Harold Mabbot."
+
+
+def learned(home: Path, *more: IndexedDocument) -> None:
+    """Write the index of passages, as the learner would: two documents of the town, and `more`."""
+    index = PassageIndex(home / "passages.db")
+    day = "2026-11-20"
+    index.sync(
+        [
+            IndexedDocument(1, "Anneck Light", "library/anneck-light.md", day, "a", (LIGHT,)),
+            IndexedDocument(2, "Black Oar", "https://example.org/oar?a=1&b=2", day, "b", (OAR,)),
+            *more,
+        ]
+    )
+    index.close()
+
+
 class Learner:
     """Says what a running learner would, into a real `learner.db`."""
 
@@ -142,10 +161,16 @@ class Learner:
 class LiveServer:
     """The app under uvicorn, on a free port, in a thread of this process."""
 
-    def __init__(self, home: Path, generator: QueueGenerator, **settings: Any) -> None:
+    def __init__(
+        self,
+        home: Path,
+        generator: QueueGenerator,
+        retrieval: RetrievalSettings | None = None,
+        **settings: Any,
+    ) -> None:
         self.home = home
         self.generator = generator
-        self.app = build_app(ServerSettings(**settings), home, generator)
+        self.app = build_app(ServerSettings(**settings), home, generator, retrieval)
         self._config = uvicorn.Config(
             self.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=10
         )
