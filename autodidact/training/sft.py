@@ -50,6 +50,7 @@ HISTORY_SHARE = 0.1
 WOVEN_TOKENS = 192
 WARM_UP = 0.05
 QUESTIONS_FIRST = 0.10
+TEXT_SHARE = 0.25
 CLIP = 1.0
 
 
@@ -390,7 +391,7 @@ def one_pass(
     Sequences of like length go together, at most `size` of them or 64 tokens each on average.
     """
     order = random.Random(seed)
-    rows = list(new)
+    rows = _less_text(new, order)
     if old:
         rows += _drawn(old, round(len(new) * replay / (1 - replay)), order)
     order.shuffle(rows)
@@ -406,6 +407,23 @@ def one_pass(
         made[-1].append(row)
     order.shuffle(made)
     return made
+
+
+def _less_text(new: Sequence[TrainingSequence], order: random.Random) -> list[TrainingSequence]:
+    """The rows of a pass, with as much running text as makes `TEXT_SHARE` of their tokens: a long
+    document with few facts would otherwise spend the cycle on what teaches least. Where there is
+    nothing but text, all of it."""
+    texts = [row for row in new if row.kind == "text"]
+    rows = [row for row in new if row.kind != "text"]
+    if not rows:
+        return texts
+    room = sum(len(row.ids) for row in rows) * TEXT_SHARE / (1 - TEXT_SHARE)
+    for text in order.sample(texts, len(texts)):
+        if room <= 0:
+            break
+        rows.append(text)
+        room -= len(text.ids)
+    return rows
 
 
 def _drawn(

@@ -75,6 +75,22 @@ def held_out(home: Path) -> list[list[int]]:
     ]
 
 
+def sample_anchors(home: Path, model_name: str, minutes: float) -> None:
+    """Let the base write its anchors before the first cycle, as a learner's first long cycles do:
+    cycles of a minute would have too few for most of the run."""
+    from autodidact import model
+    from autodidact.engine import Engine
+
+    path = home / "anchors.json"
+    if path.exists() or not minutes:
+        return
+    engine = Engine(model.load(Path(model_name), 2))
+    made = anchors.extend(engine, anchors.Anchors(), 60 * minutes, lambda step, of: None)
+    home.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(made.plain()))
+    print(json.dumps({"texts": len(made.texts), "chats": len(made.chats)}), flush=True)
+
+
 def nll(examinee: Examinee, blocks: Sequence[Sequence[int]]) -> float:
     """Mean NLL a token over all blocks."""
     weights = [len(block) - 1 for block in blocks]
@@ -453,6 +469,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=6, help="fresh documents a cycle")
     parser.add_argument("--facts", type=int, nargs=2, default=(1, 2), metavar=("LEAST", "MOST"))
     parser.add_argument("--measure-every", type=int, default=5)
+    parser.add_argument("--anchors-minutes", type=float, default=3.0, help="before the first cycle")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--home", type=Path, help="the learner's home; given again, it goes on")
@@ -461,6 +478,7 @@ def main() -> None:
     home = (args.home or Path(tempfile.mkdtemp(prefix="autodidact-stream-"))).resolve()
     out = (args.out or home / "stream").resolve()
     out.mkdir(parents=True, exist_ok=True)
+    sample_anchors(home, args.model, args.anchors_minutes)
     stream = Stream(args, home, out)
     print(json.dumps({"home": str(home), "out": str(out)}), flush=True)
     stream.run()
