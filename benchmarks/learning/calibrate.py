@@ -4,7 +4,8 @@
     python benchmarks/learning/calibrate.py --out DIR --model models/starter --arms neutral
 
 From one parent that has learned some documents of the synthetic world, trained again and again with
-another seed and other documents, each measured and gated as a cycle is:
+another seed and other documents, each measured and gated as a cycle is (all but neutral and
+sabotage by *learned* alone, which is what they are about):
 
 - neutral: no documents, replay only; must pass *general*, *kept* and *chat*;
 - true: documents as they are (how often real learning passes *learned*: the gate's power);
@@ -47,7 +48,7 @@ from autodidact.generators.examine import Examinee  # noqa: E402
 from autodidact.settings import GateSettings, TrainingSettings  # noqa: E402
 from autodidact.training import anchors as anchoring  # noqa: E402
 from autodidact.training import sft  # noqa: E402
-from autodidact.types import Document, Example, Fact, Probe  # noqa: E402
+from autodidact.types import Document, Example, Fact, Probe, Split  # noqa: E402
 from benchmarks.learning.world import World  # noqa: E402
 
 ARMS = ("neutral", "true", "between", "within", "placebo", "sabotage")
@@ -156,14 +157,17 @@ class Bench:
         if arm != "neutral":
             asked = [*examples.probes(taught, control, "taught")]
             asked += examples.probes(control, taught, "control")
-        parent = replace(
-            self.parent_arm, probes={**self.parent_arm.probes, **self._recall(self.parent, asked)}
+        whole = arm in ("neutral", "sabotage")  # the others are about *learned* alone
+        probes = [*self.kept, *asked] if whole else asked
+        base, parent = (self.base_arm, self.parent_arm) if whole else (NOTHING, NOTHING)
+        parent = replace(parent, probes={**parent.probes, **self._recall(self.parent, asked)})
+        candidate = (
+            self._arm(version, probes) if whole else gate.Arm(self._recall(version, probes), (), ())
         )
-        candidate = self._arm(version, [*self.kept, *asked])
+        learn = arm != "neutral"
         verdict = gate.decide(
-            [*self.kept, *asked], self.base_arm, parent, candidate, self.limits,
-            self.when_learned, learn=arm != "neutral",
-        )  # fmt: skip
+            probes, base, parent, candidate, self.limits, self.when_learned, learn=learn
+        )
         failed = [reason.partition(":")[0] for reason in verdict.reasons]
         counts = verdict.metrics["taught"]
         return {
@@ -214,6 +218,7 @@ class Bench:
         )
 
 
+NOTHING = gate.Arm({}, (), ())
 FIELDS = ("general_limit", "general_step", "kept_limit", "kept_step", "chat_limit", "chat_step")
 
 
@@ -282,8 +287,9 @@ def summarise(rows: Sequence[dict[str, Any]], permutations: int) -> dict[str, An
     for arm in sorted({row["arm"] for row in rows}):
         mine = [row for row in rows if row["arm"] == arm]
         watched = ("general", "kept", "chat") if arm == "neutral" else ("learned",)
+        passed = {"passes the gate": rate([row["ok"] for row in mine])}
         found[arm] = {
-            "passes the gate": rate([row["ok"] for row in mine]),
+            **(passed if arm in ("neutral", "sabotage") else {}),
             **{rule: rate([rule not in row["failed"] for row in mine]) for rule in watched},
         }
     true = [row for row in rows if row["arm"] == "true"]
@@ -302,13 +308,12 @@ def permuted(rows: Sequence[dict[str, Any]], count: int) -> Iterator[bool]:
         taught = set(order.sample(documents, len(documents) // 2))
         probes, before, after = [], {}, {}
         for p in row["probes"]:
-            split = "taught" if p["document"] in taught else "control"
+            split: Split = "taught" if p["document"] in taught else "control"
             probes.append(Probe(p["id"], p["document"], "", "", (), "", "", "", split))
             before[p["id"]] = recall.ProbeResult(p["id"], "", 0, 0.0, 0.0)
             after[p["id"]] = recall.ProbeResult(p["id"], "", 0, 0.0, p["rise"])
-        empty = gate.Arm({}, (), ())
         verdict = gate.decide(
-            probes, empty, gate.Arm(before, (), ()), gate.Arm(after, (), ()), limits
+            probes, NOTHING, gate.Arm(before, (), ()), gate.Arm(after, (), ()), limits
         )
         yield not any(reason.startswith("learned") for reason in verdict.reasons)
 
