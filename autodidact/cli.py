@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from autodidact import checkpoints, records, settings
+from autodidact import checkpoints, forget, records, settings
 from autodidact.errors import AutodidactError
 from autodidact.report_words import card_text
 from autodidact.retention import retention as read_retention
 from autodidact.retention import retention_text
+from autodidact.prove.command import prove
 from autodidact.settings import PROJECT
 from autodidact.store.learner import LearnerStore
 
@@ -138,6 +139,10 @@ def retention(
         raise AutodidactError("nothing is published yet; see: status")
     width = shutil.get_terminal_size((100, 24)).columns
     print(json.dumps(matrix, ensure_ascii=False) if as_json else retention_text(matrix, width))
+
+
+app.command()(forget.forget)
+app.command()(prove)
 
 
 def _ledger(home: Path) -> LearnerStore:

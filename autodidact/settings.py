@@ -92,7 +92,7 @@ class TrainingSettings(_Section):
     """Training stops early once each new fact has been shown this often."""
     min_exposures: int = Field(48, ge=1)
     """A cycle takes no more documents than can be shown this often in the time it has."""
-    replay_share: float = Field(0.25, ge=0, lt=1)
+    replay_share: float = Field(0.4, ge=0, lt=1)
     """Least share of a cycle's examples that repeats earlier documents; what new facts do not need
     goes there too."""
     consolidate_every: int = Field(25, ge=0)
@@ -116,7 +116,7 @@ class GateSettings(_Section):
     """Largest mean rise in general NLL over the parent, in nats a token."""
     kept_limit: float = Field(0.15, gt=0)
     """Largest mean rise in the NLL of earlier answers since each was learned, in nats a token."""
-    kept_step: float = Field(0.05, gt=0)
+    kept_step: float = Field(0.15, gt=0)
     """Largest rise in the NLL of earlier answers over the parent, in nats a token, unless it is
     within chance."""
     chat_limit: float = Field(0.05, gt=0, le=1)
@@ -135,8 +135,10 @@ class GateSettings(_Section):
 
 
 class RetrievalSettings(_Section):
-    enabled: bool = True
-    """Look up passages of learned documents for a question, unless a request says otherwise."""
+    enabled: bool | None = None
+    """Look up passages of learned documents for a question, unless a request says otherwise; not
+    set: on, except for models under 100 million parameters, which read passages worse than they
+    remember (docs/learning.md)."""
     passages: int = Field(3, ge=1, le=10)
     """At most this many passages are put before a question; they fill at most half the context."""
     relevance: float = Field(0.5, ge=0, le=1)
