@@ -106,7 +106,7 @@ class Agenda:
     def _consolidation_due(self) -> bool:
         since = self.store.published_since_consolidation()
         every = self.settings.training.consolidate_every
-        if not since or not self.store.count("learned"):
+        if not since or not self.store.remembered():
             return False
         if every and since >= every:
             return True

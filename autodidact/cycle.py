@@ -12,6 +12,7 @@ SourceError.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -309,7 +310,7 @@ class Learner:
             known = json.loads(path.read_text())
         except (OSError, ValueError):
             return {}
-        if not isinstance(known, dict):
+        if not isinstance(known, dict) or known.get("anchors") != self._anchors_begin():
             return {}
         found = {"base": known["base"]} if "base" in known else {}
         if parent and known.get("version") == parent["version"]:
@@ -321,8 +322,17 @@ class Learner:
             arm: {key: study.measured[arm][key] for key in ("general", "chat")}
             for arm in ("base", "candidate")
         }
-        known = json.dumps({"version": version, **parts})
+        known = json.dumps({"version": version, "anchors": self._anchors_begin(), **parts})
         checkpoints.write_atomic(self._home / "measured.json", known.encode())
+
+    def _anchors_begin(self) -> str:
+        """What tells these anchors from others: they are only ever appended to."""
+        try:
+            rows = json.loads((self._home / "anchors.json").read_text())
+            first = json.dumps([rows["texts"][:4], rows["chats"][:4]])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return hashlib.sha256(first.encode()).hexdigest()
 
     # Parts ---------------------------------------------------------------------------------
 
@@ -364,8 +374,9 @@ class Learner:
             request = request if isinstance(request, dict) else {}
             documents = request.get("documents")
             if request.get("do") == "rollback" and isinstance(request.get("to"), int):
-                count = self.store.requeue_after(request["to"])
-                log.info("rolled back to %d; %d documents back in the queue", request["to"], count)
+                now = checkpoints.current(self._home)  # the last of several rollbacks counts
+                count = self.store.requeue_after(now)
+                log.info("rolled back to %d; %d documents back in the queue", now, count)
                 self._index()
             elif request.get("do") == "forget" and isinstance(documents, list):
                 self._forget([i for i in documents if isinstance(i, int)])

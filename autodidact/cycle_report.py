@@ -84,7 +84,8 @@ def line(report: Report) -> str:
     """A cycle on one line, for the terminal."""
     kind = report.get("kind", "learn")
     count = len(report["documents"])
-    parts = [f"cycle {report['cycle']}", f"{count} documents" if kind == "learn" else kind]
+    taught = f"{count} document{'' if count == 1 else 's'}"
+    parts = [f"cycle {report['cycle']}", taught if kind == "learn" else kind]
     if report.get("general"):
         learned, general = report["learned"], report["general"]
         if learned and learned["n"]:
@@ -131,7 +132,7 @@ def _forgotten(probes: Sequence[Probe], arms: Mapping[str, Arm]) -> dict[str, An
 
 def _suggestions(documents: Sequence[StoredDocument], candidate: Arm) -> list[dict[str, str]]:
     """Questions for people, on facts whose probe passed, in a wording that is neither trained nor
-    measured; documents in turn, three at most."""
+    measured; documents in turn, three at most. A sentence with a gap is no question to ask."""
     found = []
     for stored in documents:
         reading = examples.read(stored.id, stored.document)
@@ -139,6 +140,8 @@ def _suggestions(documents: Sequence[StoredDocument], candidate: Arm) -> list[di
             result = candidate.probes.get(examples.probe_id(stored.id, fact))
             if result and result.correct and fact.kind in ("name", "year", "measure"):
                 question = examples.wordings(fact).suggestion
+                if "____" in question:
+                    continue
                 found.append({"question": question, "source": stored.document.uri})
                 break
     return found[:3]

@@ -37,6 +37,8 @@ from autodidact.types import SamplingParams
 
 BATCH_TOKENS = 4096
 """Tokens of one batched forward pass (prompts and padding together)."""
+SHARED_TOKENS = 8
+"""A prompt of at least this many tokens is computed once for all its continuations."""
 MAX_RANK, MAX_ALPHA = 512, 4096
 _WITHOUT_EFFECT = {"base_model_name_or_path", "inference_mode", "init_lora_weights",
                    "lora_dropout", "peft_version", "revision", "target_modules"}  # fmt: skip
@@ -159,13 +161,8 @@ class Engine:
         params: SamplingParams,
         generator: torch.Generator,
     ) -> list[list[int]]:
-        device, width = self.base.device, max(len(p) for p in prompts)
-        ids = torch.full((len(prompts), width), self.base.pad_id)
-        mask = torch.zeros((len(prompts), width), dtype=torch.long)
-        for i, prompt in enumerate(prompts):
-            ids[i, width - len(prompt) :] = torch.tensor(list(prompt))
-            mask[i, width - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
+        device = self.base.device
+        ids, mask = (t.to(device) for t in self._padded(prompts, left=True))
         position = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache(config=version.model.config)
         replies: list[list[int]] = [[] for _ in prompts]
@@ -195,27 +192,98 @@ class Engine:
     def score(
         self, version: Version, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
     ) -> list[float]:
-        """Mean log-probability a token, in nats, of each continuation after its prompt."""
+        """Mean log-probability a token, in nats, of each continuation after its prompt.
+
+        A prompt that several continuations share (the answers that a question is offered) goes
+        through the model once.
+        """
         scores = [0.0] * len(pairs)
-        for rows in self._by_length([len(p) + len(c) for p, c in pairs]):
-            for row, value in zip(
-                rows, self._score(version, [pairs[i] for i in rows]), strict=True
-            ):
-                scores[row] = value
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, (prompt, _) in enumerate(pairs):
+            groups.setdefault(tuple(prompt), []).append(i)
+        shared = {p: g for p, g in groups.items() if len(g) > 1 and len(p) >= SHARED_TOKENS}
+        prompts = list(shared)
+        whole = [
+            len(p) + len(shared[p]) * (max(len(pairs[i][1]) for i in shared[p])) for p in prompts
+        ]
+        for some in self._by_length(whole):
+            members = [i for row in some for i in shared[prompts[row]]]
+            owners = [k for k, row in enumerate(some) for _ in shared[prompts[row]]]
+            values = self._score_shared(
+                version, [prompts[row] for row in some], owners, [pairs[i][1] for i in members]
+            )
+            for i, value in zip(members, values, strict=True):
+                scores[i] = value
+        alone = [i for p, g in groups.items() if p not in shared for i in g]
+        for rows in self._by_length([len(pairs[i][0]) + len(pairs[i][1]) for i in alone]):
+            batch = [pairs[alone[row]] for row in rows]
+            for row, value in zip(rows, self._score(version, batch), strict=True):
+                scores[alone[row]] = value
         return scores
+
+    @torch.inference_mode()
+    def _score_shared(
+        self,
+        version: Version,
+        prompts: Sequence[Sequence[int]],
+        owners: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+    ) -> list[float]:
+        """As `score`; `owners[i]` is the number of the prompt that continuation i follows."""
+        device = self.base.device
+        ids, mask = (t.to(device) for t in self._padded(prompts, left=True))
+        cache = DynamicCache(config=version.model.config)
+        last = version.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        rows = torch.tensor(list(owners), device=device)
+        firsts = torch.tensor([c[0] for c in continuations], device=device)
+        total = last.float().log_softmax(-1)[rows, firsts]
+        if max(len(c) for c in continuations) > 1:
+            ids, more = (
+                t.to(device) for t in self._padded([c[:-1] for c in continuations], left=False)
+            )
+            targets, _ = self._padded([c[1:] for c in continuations], left=False)
+            cache.batch_select_indices(rows)
+            lengths = mask.sum(-1)[rows]
+            logits = version.model(
+                input_ids=ids,
+                attention_mask=torch.cat([mask[rows], more], -1),
+                position_ids=lengths[:, None] + torch.arange(ids.shape[1], device=device),
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+            found = logits.float().log_softmax(-1).gather(-1, targets.to(device)[..., None])[..., 0]
+            total = total + (found * more).sum(-1)
+        return [
+            float(value) / len(c) for value, c in zip(total.tolist(), continuations, strict=True)
+        ]
+
+    def _padded(
+        self, rows: Sequence[Sequence[int]], *, left: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, each (rows, longest)."""
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), self.base.pad_id)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            place = slice(width - len(row), None) if left else slice(0, len(row))
+            ids[i, place] = torch.tensor(list(row), dtype=torch.long)
+            mask[i, place] = 1
+        return ids, mask
 
     @torch.inference_mode()
     def _score(
         self, version: Version, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
     ) -> list[float]:
-        width = max(len(p) + len(c) for p, c in pairs)
-        ids = torch.full((len(pairs), width), self.base.pad_id)
-        mask = torch.zeros((len(pairs), width), dtype=torch.long)
-        for i, (prompt, continuation) in enumerate(pairs):
-            row = [*prompt, *continuation]
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        ids, mask = ids.to(self.base.device), mask.to(self.base.device)
+        ids, mask = (
+            t.to(self.base.device) for t in self._padded([[*p, *c] for p, c in pairs], left=False)
+        )
         logits = version.model(input_ids=ids, attention_mask=mask).logits
         values = []
         for i, (prompt, continuation) in enumerate(pairs):

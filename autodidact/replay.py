@@ -57,8 +57,9 @@ def weights(facts: Sequence[Remembered], cycle: int) -> dict[str, float]:
 
 
 def choose(shares: dict[str, float], seed: str, most: int = MOST_FACTS) -> dict[str, float]:
-    """At most `most` of the facts, drawn without replacement by their shares (Efraimidis and
-    Spirakis 2006), with those shares."""
+    """At most `most` of the facts. Where there are more, they are drawn without replacement by
+    their shares (Efraimidis and Spirakis 2006), and those drawn share evenly: weighed again by
+    their shares they would count twice."""
     if len(shares) <= most:
         return shares
     order = random.Random(seed)
@@ -66,7 +67,7 @@ def choose(shares: dict[str, float], seed: str, most: int = MOST_FACTS) -> dict[
     waits = {
         fact: order.expovariate(share) if share > 0 else math.inf for fact, share in shares.items()
     }
-    return {fact: shares[fact] for fact in sorted(waits, key=waits.__getitem__)[:most]}
+    return dict.fromkeys(sorted(waits, key=waits.__getitem__)[:most], 1 / most if most else 0.0)
 
 
 def _is_due(age: int) -> bool:

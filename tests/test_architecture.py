@@ -18,15 +18,17 @@ LAYERS = (
     {"types", "errors", "settings"},
     {
         "store", "checkpoints", "sources", "curate", "facts", "examples", "hub", "hub_download",
-        "model_folder", "entry", "progress", "study_process",
+        "model_folder", "entry", "progress", "spans", "gazetteer", "study_process",
+        "replay", "study_plan", "self_written",
     },
     {"model", "engine", "training"},
-    {"evaluators", "generators"},
-    {"study", "cycle", "chat"},
+    {"evaluators", "generators", "records", "report", "report_words", "retention"},
+    {"study", "cycle", "agenda", "cycle_report", "forget", "chat", "prove"},
     {"web", "cli"},
 )  # fmt: skip
 """A part may import its own layer and those below. Bans say what it may not, all the same."""
 TORCH_SIDE = {"model", "engine", "training", "generators", "study"}
+LEARNING = {"cycle", "agenda", "cycle_report", "replay", "study_plan", "study_process"}
 BANS = {
     "types": {"errors", "settings"},
     "errors": {"types", "settings"},
@@ -36,18 +38,32 @@ BANS = {
     "curate": {*LAYERS[1], "settings"} - {"curate"},
     "facts": {"store", "checkpoints", "sources", "hub", "settings"},
     "examples": {"store", "checkpoints", "sources", "hub", "settings"},
-    "training": {"store", "sources", "hub"},
+    "spans": {"store", "checkpoints", "sources", "hub", "settings", "examples"},
+    "gazetteer": {*LAYERS[1], "settings"} - {"gazetteer"},
+    "training": {"store", "sources", "hub", "checkpoints", "replay", "study_plan"},
     "engine": {"store", "sources", "hub", "training", "settings"},
-    "evaluators": {*TORCH_SIDE, "store", "sources", "hub", "settings"},
-    "generators": {"store", "sources", "training"},
-    "cycle": {*TORCH_SIDE, "chat"},
-    "study": {"store", "sources", "hub", "cycle", "chat", "checkpoints"},
-    "chat": {*TORCH_SIDE, "cycle", "sources", "hub", "checkpoints"},
-    "web": {*TORCH_SIDE, "cycle", "sources", "hub"},
+    "replay": {*LAYERS[0], *LAYERS[1]} - {"replay"},
+    "study_plan": {*LAYERS[1], "errors"} - {"study_plan"},
+    "self_written": {*LAYERS[1], "settings"} - {"self_written", "examples"},
+    "evaluators": {*TORCH_SIDE, *LAYERS[1], "settings"} - {"examples"},
+    "generators": {"store", "sources", "training", "replay", "study_plan"},
+    "records": {*TORCH_SIDE, *LAYERS[1], "settings"} - {"store", "checkpoints"},
+    "report": {*TORCH_SIDE, *LAYERS[1], "settings"},
+    "report_words": {*TORCH_SIDE, *LAYERS[1], "settings"},
+    "retention": {*TORCH_SIDE, *LAYERS[1], "settings"} - {"store"},
+    "cycle": {*TORCH_SIDE, "chat", "replay", "study_plan", "examples"},
+    "agenda": {*TORCH_SIDE, "chat", "cycle", "cycle_report", "study_process", "study_plan"},
+    "cycle_report": {*TORCH_SIDE, *LAYERS[1], "settings", "chat", "cycle", "agenda"}
+    - {"checkpoints", "examples", "store", "study_process"},
+    "forget": {*TORCH_SIDE, *LAYERS[1], *LEARNING, "chat"} - {"store", "checkpoints"},
+    "study": {*LAYERS[1], "cycle", "agenda", "cycle_report", "forget", "chat"}
+    - {"study_plan", "self_written"},
+    "chat": {*TORCH_SIDE, *LEARNING, "sources", "hub", "checkpoints"},
+    "web": {*TORCH_SIDE, *LEARNING, "sources", "hub"},
     "cli": {*TORCH_SIDE, "chat", "web", "sources"},
 }
 TORCH = {"torch", "transformers", "peft", "safetensors", "accelerate", "bitsandbytes"}
-MAY_USE_TORCH = {"model", "engine", "training", "study"}
+MAY_USE_TORCH = {"model", "engine", "training", "study", "prove"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
 
 PACKAGE = PROJECT / "autodidact"

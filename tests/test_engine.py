@@ -5,6 +5,7 @@ What `Engine.load` refuses is in test_engine_refuses.py.
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -309,3 +310,18 @@ def test_versions_used_from_many_threads_never_mix(llama: LoadedBase, tmp_path: 
         worker.join()
     assert wrong == []
     assert streamed(engine, late, asked[1], GREEDY) == expected[1, 1]
+
+
+@every_family
+def test_answers_that_share_a_question_score_as_if_asked_alone(engine: Engine) -> None:
+    """The prompt is computed once for all of them; lengths, order and neighbours do not matter."""
+    order = random.Random(7)
+    pairs = []
+    for length in (3, 9, 30, 30, 57):
+        prompt = [order.randrange(20, 200) for _ in range(length)]
+        for size in (1, 4, 2, 7):
+            pairs.append((prompt, [order.randrange(20, 200) for _ in range(size)]))
+    order.shuffle(pairs)
+    together = engine.score(engine.untouched, pairs)
+    alone = [engine.score(engine.untouched, [pair])[0] for pair in pairs]
+    assert together == pytest.approx(alone, abs=1e-4)

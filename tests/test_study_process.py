@@ -29,8 +29,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         json.dumps(
             {
                 "cycle": 1,
+                "kind": "learn",
+                "parent": None,
                 "documents": [{"id": 7}],
-                "probes": [{"id": "7-a", "document_id": 7, "answer": "amber"}],
+                "probes": [{"id": "7-a", "document_id": 7, "answer": "amber", "split": "taught"}],
             }
         )
     )
@@ -54,9 +56,12 @@ class Conversation:
 
     def run_and_stop(self, when: Path) -> None:
         """Ask to stop as soon as `when` exists; expects that the study stops."""
-        waiter = threading.Thread(
-            target=lambda: (wait_for(when.exists, 30, str(when)), self.stopping.set())
-        )
+
+        def stop() -> None:
+            wait_for(when.exists, 30, str(when))
+            self.stopping.set()
+
+        waiter = threading.Thread(target=stop)
         waiter.start()
         with pytest.raises(Stopped):
             self.run()
@@ -81,6 +86,29 @@ def test_a_study_gives_the_plan_and_what_was_measured(conversation: Conversation
     assert study.measured["candidate"]["rows"][0]["probe_id"] == "7-a"
     kinds = [event["event"] for event in conversation.events]
     assert kinds == ["planned", "measured", "measured", "measured", "done"]
+
+
+def test_every_look_at_the_candidate_is_kept_and_the_last_one_counts(
+    tmp_path: Path, conversation: Conversation
+) -> None:
+    looks = [f"measure:candidate,step={step}" for step in (1.0, 0.5, 0.25)]
+    fake_study.script(
+        tmp_path, ["plan", "measure:base", "measure:parent", "adapter", *looks, "done"]
+    )
+    study = conversation.run()
+    assert [look["step"] for look in study.looks] == [1.0, 0.5, 0.25]
+    assert study.measured["candidate"] == study.looks[-1]
+    assert study.measured["candidate"]["step"] == 0.25
+    assert set(study.measured) == {"base", "parent", "candidate"}
+
+
+def test_an_event_that_nobody_waits_for_is_passed_on(
+    tmp_path: Path, conversation: Conversation
+) -> None:
+    event = {"event": "unsound", "reason": "keys do not match"}
+    fake_study.script(tmp_path, ["plan", f"say:{json.dumps(event)}\n", "done"])
+    conversation.run()
+    assert event in conversation.events
 
 
 def test_the_study_runs_with_the_lock_and_a_working_folder_of_its_own(

@@ -13,11 +13,10 @@ document nor teaches it twice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, Literal
 
 import sqlite_utils
 
+from autodidact.store import scrub
 from autodidact.store.connection import Connections
 from autodidact.types import Document, Probe
 
@@ -133,7 +133,6 @@ def _v2(db: sqlite_utils.Database) -> None:
 
 
 MIGRATIONS = (_v1, _v2)
-FORGOTTEN = "(forgotten)"
 
 
 class LearnerStore:
@@ -157,7 +156,7 @@ class LearnerStore:
             if db.conn.execute(
                 "SELECT 1 FROM documents WHERE source = ? AND uri IN (?, ?) "
                 "AND state IN ('forgetting', 'forgotten')",
-                (document.source, document.uri, _unreadable(document.uri)),
+                (document.source, document.uri, scrub.unreadable(document.uri)),
             ).fetchone():
                 return False
             known = db.conn.execute(
@@ -241,22 +240,10 @@ class LearnerStore:
         Returns how many there were."""
         self._db.read().conn.execute("PRAGMA secure_delete=ON")
         with self._db.write() as db:
-            rows = db.conn.execute("SELECT id, uri FROM documents WHERE state = 'forgetting'")
-            gone = {int(row["id"]): str(row["uri"]) for row in rows.fetchall()}
-            for n, uri in gone.items():
-                db.conn.execute(
-                    "DELETE FROM results WHERE probe_id IN "
-                    "(SELECT id FROM probes WHERE document_id = ?)",
-                    (n,),
-                )
-                db.conn.execute("DELETE FROM probes WHERE document_id = ?", (n,))
-                blank = {"text": "", "title": FORGOTTEN, "uri": _unreadable(uri)}
-                db.table("documents").update(n, {**blank, "cycle": None, "state": "forgotten"})
-            if gone:
-                _scrub_reports(db, gone)
-        if gone:
+            count = scrub.scrub(db)
+        if count:
             self._compact()
-        return len(gone)
+        return count
 
     def _compact(self) -> None:
         """Leave nothing of deleted rows in the file: what was deleted before `secure_delete` was
@@ -489,43 +476,6 @@ def _move_documents(db: sqlite_utils.Database, cycle: int, state: CycleState) ->
         "WHERE state = 'studying' AND cycle = ?",
         (tried, tried, MAX_TRIES, cycle),
     )
-
-
-def _unreadable(uri: str) -> str:
-    """What stays of a forgotten address: enough to know it again, not to read it."""
-    return f"sha256:{hashlib.sha256(uri.encode()).hexdigest()}"
-
-
-def _scrub_reports(db: sqlite_utils.Database, gone: Mapping[int, str]) -> None:
-    """Take questions, answers, titles and addresses of these documents (id → address) out of the
-    stored reports and out of the last verdict in the status."""
-    for row in db.conn.execute("SELECT n, report FROM cycles WHERE report IS NOT NULL").fetchall():
-        after = json.dumps(_scrubbed(json.loads(row["report"]), gone))
-        if after != row["report"]:
-            db.conn.execute("UPDATE cycles SET report = ? WHERE n = ?", (after, row["n"]))
-    for row in db.conn.execute("SELECT id, payload FROM status").fetchall():
-        payload = json.loads(row["payload"])
-        if payload.get("verdict"):
-            payload["verdict"] = _scrubbed(payload["verdict"], gone)
-            db.table("status").update(row["id"], {"payload": json.dumps(payload)})
-
-
-def _scrubbed(report: dict[str, Any], gone: Mapping[int, str]) -> dict[str, Any]:
-    """A report without these documents. The oldest reports name them by their address alone."""
-    uris = set(gone.values())
-    changed = dict(report)
-    if "documents" in report:
-        changed["documents"] = [
-            {**d, "title": FORGOTTEN, "uri": ""}
-            if d.get("id") in gone or ("id" not in d and d.get("uri") in uris)
-            else d
-            for d in report["documents"]
-        ]
-    if "probes" in report:
-        changed["probes"] = [r for r in report["probes"] if r.get("document_id") not in gone]
-    if "suggestions" in report:
-        changed["suggestions"] = [r for r in report["suggestions"] if r.get("source") not in uris]
-    return changed
 
 
 def _stored(row: dict[str, Any]) -> StoredDocument:

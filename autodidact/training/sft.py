@@ -393,7 +393,7 @@ def one_pass(
     order = random.Random(seed)
     rows = _less_text(new, order)
     if old:
-        rows += _drawn(old, round(len(new) * replay / (1 - replay)), order)
+        rows += _drawn(old, round(len(rows) * replay / (1 - replay)), order)
     order.shuffle(rows)
     if weaving is not None:
         rows = weaving.apply(rows, order)

@@ -112,6 +112,7 @@ def test_the_untouched_base_serves_until_a_version_is_published(stand: Stand) ->
     generator = stand.ready()
     status = generator.status()
     assert (status.name, status.live, status.context, status.fallback) == ("tiny", 0, 256, False)
+    assert status.parameters == stand.base.parameters > 0
     assert reply(generator) == stand.expected(0)
     stand.publish(1)
     assert live(generator, 1).since >= status.since

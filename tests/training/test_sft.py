@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -86,7 +89,7 @@ def test_loss_is_due_on_all_of_a_text_but_its_first_token(llama: LoadedBase) -> 
     [sequence] = sft.tokenise(llama, [text("Kelp Harbour is the capital.")])
     assert sequence.ids[0] == llama.start_id
     assert sequence.labels == (-100, *sequence.ids[1:])
-    assert llama.tokenizer.decode(sequence.ids[1:]) == "Kelp Harbour is the capital."
+    assert llama.tokenizer.decode(list(sequence.ids[1:])) == "Kelp Harbour is the capital."
 
 
 def test_a_dialogue_that_is_too_long_is_left_out_and_a_text_is_cut(llama: LoadedBase) -> None:
@@ -363,13 +366,105 @@ def test_a_pass_shows_everything_new_once_and_the_share_of_replay(
     made = sft.one_pass(rows(new, 1), rows(old, 2), 0.25, size, seed)
     shown = [sequence for batch in made for sequence in batch]
     assert sorted(s.ids for s in shown if s.document_id == 1) == sorted(s.ids for s in rows(new, 1))
-    replayed = [s for s in shown if s.document_id == 2]
-    assert len(replayed) == min(len(old), round(len(new) / 3))
-    assert len({s.ids for s in replayed}) == len(replayed)
+    replayed = Counter(s.ids for s in shown if s.document_id == 2)
+    count = round(len(new) / 3)
+    assert replayed.total() == count
+    assert all(times <= math.ceil(count / len(old)) for times in drawn_rows(shown).values())
     for batch in made:
         assert 1 <= len(batch) <= size
         longest = max(len(sequence.ids) for sequence in batch)
         assert len(batch) == 1 or len(batch) * longest <= size * 64 + len(batch) * 8
+
+
+def drawn_rows(shown: Sequence[TrainingSequence]) -> Counter[int]:
+    """How often each replayed row came; rows of equal length are told by their labels."""
+    return Counter(s.labels[0] for s in shown if s.document_id == 2)
+
+
+WEIGHTS_OF_ROWS = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
+
+
+@given(WEIGHTS_OF_ROWS, st.integers(0, 200), st.integers(0, 999))
+def test_replay_is_drawn_as_often_as_its_weight_says_rounded_up_or_down(
+    shares: list[float], count: int, seed: int
+) -> None:
+    """Also where more is drawn than there is."""
+    old = [
+        replace(row, weight=share)
+        for row, share in zip(rows([1] * len(shares), 2), shares, strict=True)
+    ]
+    drawn = sft._drawn(old, count, random.Random(seed))
+    assert len(drawn) == count
+    came = drawn_rows(drawn)
+    for i, share in enumerate(shares):
+        assert abs(came[i] - count * share / sum(shares)) < 1 + 1e-6
+    assert drawn == sft._drawn(old, count, random.Random(seed))
+
+
+def test_which_rows_a_small_draw_takes_is_left_to_chance() -> None:
+    old = rows([1] * 30, 2)
+    came = Counter(
+        s.labels[0] for seed in range(300) for s in sft._drawn(old, 3, random.Random(seed))
+    )
+    assert len(came) == 30
+    assert max(came.values()) < 60, "30 times each on average"
+
+
+def test_a_single_draw_goes_by_weight() -> None:
+    old = [replace(row, weight=w) for row, w in zip(rows([1, 1], 2), (9.0, 1.0), strict=True)]
+    first = sum(sft._drawn(old, 1, random.Random(seed))[0].labels[0] == 0 for seed in range(400))
+    assert 330 < first < 390, "360 on average"
+
+
+LONG_TEXTS = st.lists(st.integers(1, 384), max_size=20)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), LONG_TEXTS, st.floats(0, 0.9))
+def test_running_text_takes_a_quarter_of_a_pass_and_replay_its_share_of_what_is_shown(
+    asked: list[int], texts: list[int], share: float
+) -> None:
+    new = [replace(row, kind="question") for row in rows(asked, 1)] + rows(texts, 3)
+    made = sft.one_pass(new, rows([4] * 5, 2), share, 8, 1)
+    shown = [sequence for batch in made for sequence in batch]
+    assert sorted(s.ids for s in shown if s.document_id == 1) == sorted(
+        s.ids for s in new[: len(asked)]
+    )
+    read = [len(s.ids) for s in shown if s.document_id == 3]
+    room = sum(asked) / 3
+    assert sum(read) < room + max(texts, default=0) + 1, "at most the last goes beyond"
+    assert sum(read) >= min(room, sum(texts)) - 1e-6
+    assert not Counter(read) - Counter(texts), "each at most once"
+    replayed = sum(s.document_id == 2 for s in shown)
+    assert abs(replayed - share * len(shown)) <= 1
+
+
+def test_a_fact_s_share_is_spread_over_its_sequences_and_nothing_else_is_replayed() -> None:
+    old = [
+        TrainingSequence((i,), (i,), "question", 1, fact)
+        for i, fact in enumerate(["a", "a", "a", "b", "unchosen", "", "none"])
+    ]
+    made = sft.weighted(old, {"a": 0.6, "b": 0.4, "none": 0.0, "elsewhere": 0.5})
+    assert [(s.fact, s.weight) for s in made] == [
+        ("a", pytest.approx(0.2)), ("a", pytest.approx(0.2)), ("a", pytest.approx(0.2)), ("b", 0.4),
+    ]  # fmt: skip
+    assert [s.ids for s in made] == [s.ids for s in old[:4]]
+    assert sft.weighted([], {"a": 1.0}) == []
+
+
+@given(st.floats(0, 0.9), st.integers(1, 60), st.integers(1, 20))
+def test_replay_is_its_share_of_all(share: float, new: int, old: int) -> None:
+    made = sft.one_pass(rows([4] * new, 1), rows([4] * old, 2), share, 8, 1)
+    shown = [s.document_id for batch in made for s in batch]
+    assert shown.count(1) == new
+    assert abs(shown.count(2) - share * len(shown)) <= 1
+
+
+def test_a_sequence_knows_its_fact(llama: LoadedBase) -> None:
+    example = replace(question("Who built it?", "Ida Marsh"), fact="1-0000000a")
+    assert [s.fact for s in sft.tokenise(llama, [example, text("It stands.")])] == [
+        "1-0000000a",
+        "",
+    ]
 
 
 def test_passes_are_endless_deterministic_and_not_all_alike() -> None:
