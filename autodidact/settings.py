@@ -86,7 +86,7 @@ class TrainingSettings(_Section):
     """Peak learning rate; empty means by model size."""
     batch_size: int | None = Field(None, ge=1)
     """Sequences a step; empty means by model size."""
-    kl_weight: float = Field(16.0, ge=0)
+    kl_weight: float = Field(24.0, ge=0)
     """Weight of the KL term that ties the adapted model to its base on the base's own text."""
     max_exposures: int = Field(160, ge=1)
     """Training stops early once each new fact has been shown this often."""
