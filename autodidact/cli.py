@@ -15,10 +15,10 @@ import typer
 
 from autodidact import checkpoints, forget, records, settings
 from autodidact.errors import AutodidactError
+from autodidact.prove.command import prove
 from autodidact.report_words import card_text
 from autodidact.retention import retention as read_retention
 from autodidact.retention import retention_text
-from autodidact.prove.command import prove
 from autodidact.settings import PROJECT
 from autodidact.store.learner import LearnerStore
 
@@ -173,7 +173,8 @@ def _status(home: Path) -> dict[str, Any]:
     said = store.status()
     if said is not None:
         found["learner"] = _learner(said)
-    states = ("queued", "studying", "learned", "given_up", "unusable", "superseded")
+    states = ("queued", "studying", "learned", "given_up", "unusable", "superseded", "forgetting",
+              "forgotten")  # fmt: skip
     found["documents"] = {state: store.count(state) for state in states}
     found["sources"] = [
         {"name": s.name, "documents": s.documents, "error": s.error, "last_at": s.last_at}

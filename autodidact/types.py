@@ -170,7 +170,8 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What serves now. `live` is the version (0: the untouched base), `since` its Unix time."""
+    """What serves now. `live` is the version (0: the untouched base), `since` its Unix time,
+    `parameters` the base's (0 until it has loaded)."""
 
     state: Literal["loading", "ready", "failed"]
     name: str
@@ -180,6 +181,7 @@ class ModelStatus:
     since: float
     reason: str = ""
     rejected: str = ""
+    parameters: int = 0
 
 
 class Source(Protocol):

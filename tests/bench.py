@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from autodidact import checkpoints, hub, sources
@@ -33,7 +34,7 @@ class Bench:
 
     def states(self) -> dict[str, str]:
         """Titles and states of all documents, superseded ones left out."""
-        states = ("queued", "studying", "learned", "given_up", "unusable")
+        states = ("queued", "studying", "learned", "given_up", "unusable", "forgetting")
         return {d.document.title: s for s in states for d in self.store.documents(s)}
 
     def script(self, *steps: list[str]) -> None:
@@ -43,6 +44,11 @@ class Bench:
         found = self.store.cycle(number)
         assert found is not None
         return found
+
+    def passages(self) -> set[int]:
+        """Documents that chat may look up."""
+        with sqlite3.connect(self.home / "passages.db") as db:
+            return {number for (number,) in db.execute("SELECT id FROM documents")}
 
     def learn(self) -> dict[str, Any]:
         """One cycle that must come to an end."""

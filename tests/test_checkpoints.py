@@ -165,6 +165,34 @@ def test_rejections_are_kept_one_a_line(home: Path) -> None:
 # Retention --------------------------------------------------------------------------------------
 
 
+def test_discarding_spares_the_current_version_alone(home: Path) -> None:
+    for version in (1, 2, 3):
+        publish(home, version, version - 1 or None)
+    (home / "PIN").write_text("1\n")
+    checkpoints.point(home, 2)
+    assert checkpoints.discard(home, [1, 2, 3, 9]) == [1, 3], "pinned or not"
+    assert checkpoints.versions(home) == [2]
+    assert checkpoints.discard(home, []) == []
+    assert list((home / ".trash").iterdir()) == []
+
+
+def test_discarding_waits_a_moment_for_a_reader(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        publish(home, version, version - 1 or None)
+    handle = os.open(checkpoints.folder(home, 1), os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    assert checkpoints.discard(home, [1]) == []
+    assert len(waits) > 5
+    assert checkpoints.versions(home) == [1, 2], "what is still read then is left"
+    monkeypatch.setattr(time, "sleep", lambda seconds: os.close(handle))
+    assert checkpoints.discard(home, [1]) == [1]
+    assert checkpoints.versions(home) == [2]
+
+
 def test_retention_keeps_the_newest_the_current_and_the_pinned(home: Path) -> None:
     for version in range(1, 8):
         publish(home, version, version - 1 or None)

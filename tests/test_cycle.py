@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from autodidact import checkpoints, cycle, hub
+from autodidact import checkpoints, cycle_report, hub
 from autodidact.cycle import Learner
 from autodidact.errors import SourceError, SourceUnreachable
+from autodidact.store.passages import PassageIndex
 from autodidact.types import Document
 from tests import fake_study
 from tests.bench import Bench
@@ -140,7 +141,7 @@ def test_the_manifest_tells_the_page_what_was_learned(bench: Bench) -> None:
     assert set(report["suggestions"][0]) == {"question", "source"}
     assert "probes" not in report, "the whole list is in report.json"
     whole = json.loads((checkpoints.folder(bench.home, 1) / "report.json").read_text())
-    assert {p["split"] for p in whole["probes"]} == {"taught", "control"}
+    assert {p["split"] for p in whole["probes"]} == {"taught", "unseen", "control"}
 
 
 def test_suggestions_are_neither_trained_nor_measured(bench: Bench) -> None:
@@ -171,7 +172,7 @@ def test_probes_are_frozen_before_the_study_begins(bench: Bench) -> None:
     bench.learn()
     frozen = bench.store.probes([1, 2, 3, 4])
     assert {probe.document_id for probe in frozen} == {1, 2, 3, 4}
-    assert {probe.split for probe in frozen} == {"taught"}
+    assert {probe.split for probe in frozen} == {"taught", "unseen"}
 
 
 def test_a_cycle_that_learned_nothing_is_rejected_with_reasons(bench: Bench) -> None:
@@ -184,6 +185,9 @@ def test_a_cycle_that_learned_nothing_is_rejected_with_reasons(bench: Bench) -> 
     assert checkpoints.current(bench.home) == 0
     assert checkpoints.versions(bench.home) == []
     assert bench.cycle(1)["reasons"] == report["reasons"]
+    assert bench.cycle(1)["report"] == report, "with every answer"
+    assert {row["now"]["correct"] for row in report["probes"]} == {0}
+    assert report["failed"] == ["learned"]
     assert set(bench.states().values()) == {"queued"}
     assert {d.tries for d in bench.store.documents("queued")} == {1}
 
@@ -204,6 +208,7 @@ def test_a_study_that_fails_is_recorded_with_what_it_said(bench: Bench) -> None:
     assert report["state"] == "failed"
     assert report["reasons"] == ["the study process ended with exit code 1: MemoryError"]
     assert report["log"] == ["Traceback …", "MemoryError"]
+    assert (report["kind"], report["failed"]) == ("learn", [])
     assert {d.tries for d in bench.store.documents("queued")} == {1}
     assert bench.learn()["state"] == "published"
     assert checkpoints.current(bench.home) == 2
@@ -227,7 +232,7 @@ def test_the_next_cycle_builds_on_the_last_and_asks_what_was_taught(bench: Bench
     assert checkpoints.read(bench.home, 2).parent == 1
     assert bench.cycle(1)["documents"] == [1, 2]
     assert bench.cycle(2)["documents"] == [3, 4]
-    frozen = {probe.id: probe for probe in bench.store.probes([1, 2])}
+    frozen = {probe.id: probe for probe in bench.store.probes([1, 2]) if probe.split == "taught"}
     kept = {row["probe_id"] for row in bench.store.results(2) if row["split"] == "kept"}
     assert kept == frozen.keys(), "with the very probes that were frozen then"
 
@@ -263,6 +268,10 @@ def test_without_a_control_folder_the_queue_lends_its_documents(bench: Bench) ->
         r["probe_id"].split("-")[0] for r in bench.store.results(1) if r["split"] == "control"
     }
     assert control == {"3", "4"}
+    bench.learn()
+    asked = {probe.document_id for probe in bench.store.probes([3, 4]) if probe.split == "taught"}
+    assert asked == {3, 4}, "what was lent for comparison and is taught now is asked about later"
+    assert {row["document_id"] for row in bench.store.remembered()} == {1, 2, 3, 4}
 
 
 def test_the_settings_of_a_cycle_are_in_the_ledger(bench: Bench) -> None:
@@ -284,12 +293,132 @@ def test_every_report_can_be_read_by_a_browser(bench: Bench) -> None:
     json.dumps(stored, allow_nan=False)
 
 
+# Looks ------------------------------------------------------------------------------------------
+
+LIMITS = {
+    "general_limit": 0.1, "general_step": 0.1, "kept_limit": 0.15, "kept_step": 0.05,
+    "chat_limit": 0.05, "chat_step": 0.02,
+}  # fmt: skip
+
+
+def looked(*candidates: dict[str, float]) -> list[str]:
+    """A study that measures its candidate at several lengths."""
+    measures = [step for c in candidates for step in fake_study.candidate(**c) if "candid" in step]
+    return [*fake_study.GOOD[:-2], *measures, "done"]
+
+
+def test_every_look_is_in_the_report_and_the_last_decides(bench: Bench) -> None:
+    bench.restart(gate=LIMITS)
+    bench.learner.fetch()
+    bench.script(looked({"step": 1.0, "general": 0.3}, {"step": 0.5, "general": 0.05}))
+    report = bench.learn()
+    assert report["state"] == "published"
+    assert report["lambda"] == 0.5
+    assert [(look["lambda"], look["ok"]) for look in report["looks"]] == [(1.0, False), (0.5, True)]
+    assert [reason.partition(":")[0] for reason in report["looks"][0]["reasons"]] == ["general"] * 2
+    assert report["looks"][1]["metrics"]["general"] == report["general"]
+    assert report["general"]["rise"] == pytest.approx(0.06)
+    assert report["failed"] == report["reasons"] == []
+    now = {row["probe_id"]: row for row in bench.store.results(1) if row["arm"] == "candidate"}
+    assert len(now) == len(report["probes"]), "the last look's answers, once"
+    assert checkpoints.read(bench.home, 1).manifest["settings"]["step"] == 0.5
+
+
+def test_when_every_look_is_refused_the_last_one_says_why(bench: Bench) -> None:
+    bench.restart(gate=LIMITS)
+    bench.learner.fetch()
+    bench.script(looked(*({"step": s, "general": 0.3, "chat": 0.5 + s / 4} for s in (1, 0.5))))
+    report = bench.learn()
+    assert report["state"] == "rejected"
+    assert report["failed"] == ["general", "chat"]
+    assert report["lambda"] == 0.5
+    assert [look["ok"] for look in report["looks"]] == [False, False]
+    assert checkpoints.current(bench.home) == 0
+
+
+def test_what_faded_of_earlier_documents_refuses_a_cycle(bench: Bench) -> None:
+    bench.restart(gate=LIMITS, training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    bench.learn()
+    bench.script(fake_study.candidate(kept=1.5))
+    report = bench.learn()
+    assert (report["state"], report["failed"]) == ("rejected", ["kept"])
+    assert [r["against"] for r in report["rules"] if not r["ok"]] == ["parent"]
+    assert report["kept"]["k"] < report["kept"]["before"] == report["kept"]["n"]
+    assert bench.learn()["state"] == "published"
+
+
+# What is measured once --------------------------------------------------------------------------
+
+
+def job_of_the_next_cycle(bench: Bench) -> dict[str, Any]:
+    """The job as its study finds it."""
+    copy = bench.place.folder / "job-seen"
+    bench.script([f"copy:{copy}", *fake_study.GOOD])
+    bench.learn()
+    found: dict[str, Any] = json.loads(copy.read_text())
+    return found
+
+
+def test_general_text_and_chat_are_measured_once_for_base_and_version(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 1})
+    bench.learner.fetch()
+    assert job_of_the_next_cycle(bench)["known"] == {}
+    known = job_of_the_next_cycle(bench)["known"]
+    assert set(known) == {"base", "parent"}
+    assert known["base"]["general"][0] == 3.0
+    assert known["parent"]["general"][0] == pytest.approx(3.01)
+    assert len(known["parent"]["chat"]) == 24
+
+
+def test_a_version_rolled_back_lends_its_measurements_to_no_other(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 1})
+    bench.learner.fetch()
+    bench.learn()
+    bench.learn()
+    checkpoints.roll_back(bench.home, 1)
+    assert set(job_of_the_next_cycle(bench)["known"]) == {"base"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "{}"])
+def test_a_file_of_measurements_that_is_damaged_is_measured_again(bench: Bench, text: str) -> None:
+    bench.learner.fetch()
+    (bench.home / "measured.json").write_text(text)
+    assert job_of_the_next_cycle(bench)["known"] == {}
+
+
+# Passages ---------------------------------------------------------------------------------------
+
+
+def test_only_what_is_learned_can_be_looked_up(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    bench.script(fake_study.NOTHING_LEARNED)
+    bench.learn()
+    assert not (bench.home / "passages.db").exists()
+    bench.learn()
+    assert bench.passages() == {d.id for d in bench.store.documents("learned")}
+    assert len(bench.passages()) == 2
+    bench.learn()
+    assert bench.passages() == {1, 2, 3, 4}
+    found = PassageIndex(bench.home / "passages.db", readonly=True).search("Odo Finn", 3)
+    assert [hit.title for hit in found] == ["Brack Mill"]
+
+
+def test_passages_that_were_lost_are_there_again_after_a_start(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.learn()
+    (bench.home / "passages.db").unlink()
+    bench.restart().recover()
+    assert bench.passages() == {1, 2, 3, 4}
+
+
 # One line for the terminal ----------------------------------------------------------------------
 
 
 def test_a_cycle_on_one_line(bench: Bench) -> None:
     bench.learner.fetch()
-    shown = cycle.line(bench.learn())
+    shown = cycle_report.line(bench.learn())
     n = bench.cycle(1)["report"]["learned"]["n"]
     assert shown.startswith(f"cycle 1 · 4 documents · learned {n}/{n} (before 0) · general +0.3 %")
     assert "published 000001" in shown
@@ -298,5 +427,5 @@ def test_a_cycle_on_one_line(bench: Bench) -> None:
 def test_a_rejected_cycle_on_one_line(bench: Bench) -> None:
     bench.learner.fetch()
     bench.script(fake_study.NOTHING_LEARNED)
-    shown = cycle.line(bench.learn())
+    shown = cycle_report.line(bench.learn())
     assert "rejected: learned: margin" in shown

@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autodidact import checkpoints, cycle
+from autodidact import checkpoints, cycle_report
 from autodidact.errors import ResourceError
-from autodidact.settings import PROJECT
 from tests import fake_study
 from tests.bench import Bench
 from tests.versions import one_line, publish
-from tests.workplace import child_environment, wait_for
+from tests.workplace import wait_for
 
 pytest_plugins = ["tests.core_fixtures"]
 
@@ -114,6 +111,16 @@ def test_what_was_taught_after_the_version_rolled_back_to_is_queued_again(bench:
     assert list((bench.home / "inbox").iterdir()) == []
 
 
+def test_a_rollback_that_was_taken_back_teaches_nothing_twice(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.learn()
+    request_rollback(bench.home, 0)
+    (bench.home / "inbox" / "rollback-1.json").rename(bench.home / "inbox" / "rollback-0.json")
+    request_rollback(bench.home, 1)
+    assert bench.learner.learn() is None
+    assert set(bench.states().values()) == {"learned"}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"do": "format"}', '{"do": "rollback"}', "1"])
 def test_a_request_that_is_not_understood_is_dropped(bench: Bench, text: str) -> None:
     (bench.home / "inbox" / "x.json").write_text(text)
@@ -142,7 +149,7 @@ def test_a_version_published_before_the_kill_is_recorded_as_published(
     assert set(bench.states().values()) == {"learned"}
     report = bench.cycle(1)["report"]
     assert report["learned"]["k"] > 10
-    assert "published 000001" in cycle.line(report), "the command line shows it"
+    assert "published 000001" in cycle_report.line(report), "the command line shows it"
     assert bench.learner.learn() is None
 
 
@@ -198,132 +205,39 @@ def test_a_disk_that_fills_up_while_publishing_costs_the_documents_no_try(
     assert bench.learn()["state"] == "published"
 
 
-# Killed at every boundary ------------------------------------------------------------------------
+def test_a_disk_that_is_full_after_publishing_teaches_nothing_twice(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same learner goes on once there is room: no start in between puts things right."""
 
-DRIVER = """
-import json, os, random, shutil, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from autodidact import checkpoints, cycle
-from autodidact.store.learner import LearnerStore
-from tests import fake_study
-from tests.bench import Bench
-from tests.workplace import prepare
+    def full(*_: Any) -> None:
+        raise ResourceError("learner.db: the disk is full")
 
-root = Path(sys.argv[1])
-template = root / "template"
-(template / "model").mkdir(parents=True)
-sys.executable = str(fake_study.program(root))
-prepare(template, template / "model")
-
-def inject(at):
-    count = 0
-    def step():
-        nonlocal count
-        count += 1
-        if count == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def wrap(owner, name):
-        real = getattr(owner, name)
-        def call(*arguments, **named):
-            step()
-            return real(*arguments, **named)
-        setattr(owner, name, call)
-    for name in ("begin_cycle", "freeze", "study", "record", "finish_cycle"):
-        wrap(LearnerStore, name)
-    for name in ("write_atomic", "clear_staging", "point", "retain"):
-        wrap(checkpoints, name)
-    for owner, name in ((os, "rename"), (cycle.shutil, "rmtree")):
-        wrap(owner, name)
-    return lambda: count
-
-def run(place, at):
-    '''In a child: start, learn all there is. True if it was not killed.'''
-    child = os.fork()
-    if child == 0:
-        try:
-            bench = Bench(place)
-            bench.restart(training={"documents_per_cycle": 3})
-            bench.learner.fetch()
-            count = inject(at) if at else lambda: 0
-            bench.learner.recover()
-            while bench.learner.learn():
-                pass
-            (place.folder / "count").write_text(str(count()))
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert status in (0, signal.SIGKILL), status
-    return status == 0
-
-def outcome(place):
-    bench = Bench(place)
-    cycles = bench.store.cycles()
-    return {
-        "states": bench.states(),
-        "cycles": [{k: c[k] for k in ("n", "state", "parent", "documents")} for c in cycles],
-        "lines": [cycle.line(c["report"]) for c in cycles if "cycle" in c["report"]],
-        "current": checkpoints.current(bench.home),
-        "versions": checkpoints.versions(bench.home),
-        "manifests": [checkpoints.read(bench.home, v).manifest["document_ids"]
-                      for v in checkpoints.versions(bench.home)],
-        "staging": [p.name for p in (bench.home / ".staging").iterdir()],
-        "results": {c["n"]: len(bench.store.results(c["n"])) for c in cycles},
-    }
-
-def fresh(name):
-    place = type(prepare(template, template / "model"))(root / name)
-    shutil.copytree(template, place.folder)
-    return place
-
-whole = fresh("whole")
-assert run(whole, 10_000)
-count = int((whole.folder / "count").read_text())
-draw = random.Random(0)
-plans = [(at,) for at in range(1, count + 1)]
-plans += [(draw.randint(1, count), draw.randint(1, count)) for _ in range(20)]
-found = [[[], outcome(whole)]]
-for number, plan in enumerate(plans):
-    place = fresh(f"{number}")
-    for at in plan:
-        run(place, at)
-    assert run(place, 0)
-    found.append([plan, outcome(place)])
-    shutil.rmtree(place.folder)
-print(json.dumps(found))
-"""
+    bench.learner.fetch()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "finish_cycle", full)
+        with pytest.raises(ResourceError):
+            bench.learner.learn()
+    assert checkpoints.current(bench.home) == 1
+    assert bench.store.running() == [1]
+    assert bench.learner.learn() is None
+    assert bench.cycle(1)["state"] == "published"
+    assert bench.cycle(1)["report"]["probes"], "with every answer"
+    assert set(bench.states().values()) == {"learned"}
 
 
-@pytest.mark.slow
-def test_killed_at_any_boundary_every_document_is_taught_once(tmp_path: Path) -> None:
-    """Two cycles, killed before every write of the ledger, of staging, of a version and of the
-    pointer; then killed twice at random; each time started again until all is learned."""
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), str(PROJECT)],
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (_, expected), *runs = json.loads(done.stdout.splitlines()[-1])
-    assert [c["state"] for c in expected["cycles"]] == ["published", "published"]
-    assert len(runs) > 40
-    for plan, found in runs:
-        where = f"killed at {plan}"
-        assert found["states"] == expected["states"], where
-        published = [c for c in found["cycles"] if c["state"] == "published"]
-        taught = [i for c in published for i in c["documents"]]
-        assert sorted(taught) == [1, 2, 3, 4], f"{where}: each document once"
-        assert found["versions"] == sorted(c["n"] for c in published), where
-        assert sorted(map(sorted, found["manifests"])) == [[1, 2, 3], [4]], where
-        assert found["current"] == max(found["versions"]), where
-        assert not {c["state"] for c in found["cycles"]} - {"published", "interrupted"}, where
-        assert found["staging"] == [], where
-        assert len(found["lines"]) >= 2, where
-        for c in published:
-            assert found["results"][str(c["n"])] > 0, where
+def test_a_disk_that_is_full_while_a_cycle_begins_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise ResourceError("learner.db: the disk is full")
+
+    bench.learner.fetch()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "freeze", full)
+        with pytest.raises(ResourceError):
+            bench.learner.learn()
+    assert bench.store.running() == [1], "begun, without a job"
+    assert bench.learn()["cycle"] == 2
+    assert bench.cycle(1)["state"] == "interrupted"
+    assert {stored.tries for stored in bench.store.documents("learned")} == {0}

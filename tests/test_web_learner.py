@@ -48,7 +48,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 def in_training(place: Workplace) -> Path:
     """Wait until the first steps of a cycle are done and one state is saved."""
     staging = checkpoints.staging(place.home, 1)
-    wait_for((staging / "measured-parent.json").exists, 60, "the training to begin")
+    wait_for((staging / "measured-parent-1.0.json").exists, 60, "the training to begin")
     return staging
 
 

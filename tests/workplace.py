@@ -122,7 +122,8 @@ class Workplace:
 def prepare(folder: Path, model: Path) -> Workplace:
     """Four documents, three control documents, short cycles, a gate that lets them through.
 
-    A random model has no language to forget, so the limit on general NLL is far away.
+    A random model has no language to forget and is not asked to keep any: all limits but that on
+    what is learned are far away.
     """
     place = Workplace(folder)
     place.write(TEXTS)
@@ -145,6 +146,11 @@ kl_weight = 0.0
 threads = 1
 [gate]
 general_limit = 100.0
+general_step = 100.0
+kept_limit = 100.0
+kept_step = 100.0
+chat_limit = 1.0
+chat_step = 1.0
 [server]
 port = 0
 threads = 1

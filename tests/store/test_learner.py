@@ -14,7 +14,9 @@ import pytest
 
 from autodidact.errors import AutodidactError
 from autodidact.settings import PROJECT
+from autodidact.store import learner
 from autodidact.store.learner import MAX_TRIES, LearnerStore
+from autodidact.store.scrub import FORGOTTEN
 from autodidact.types import Document, Probe
 
 
@@ -237,6 +239,270 @@ def test_results_are_recorded_again_after_a_resumed_cycle(store: LearnerStore) -
     arms = {r["arm"]: r["reply"] for r in store.results(1)}
     assert arms == {"parent": "?", "candidate": "Ida"}
     store.record(1, "base", [])
+
+
+def test_a_probe_on_what_was_lent_for_comparison_becomes_one_on_what_is_taught(
+    store: LearnerStore,
+) -> None:
+    store.begin_cycle(1, None, {})
+    store.freeze(1, [probe(1, split="control")])
+    store.begin_cycle(2, None, {})
+    store.freeze(2, [probe(1, question="Easier?")])
+    assert store.probes([1]) == [probe(1)], "the question stays as it was frozen"
+    store.freeze(2, [probe(1, split="control")])
+    assert store.probes([1]) == [probe(1)]
+
+
+def test_more_documents_than_a_statement_has_room_for(store: LearnerStore) -> None:
+    store.begin_cycle(1, None, {})
+    store.freeze(1, [probe(1, 70_000)])
+    assert len(store.probes(list(range(1, 80_000)))) == 1
+    store.add(document(1))
+    assert store.forget(list(range(1, 80_000))) == 1
+
+
+# What is remembered, and when to begin anew -----------------------------------------------------
+
+
+def answered(
+    store: LearnerStore, n: int, logprob: float, outcome: str, kind: str = "learn"
+) -> None:
+    """A cycle that measured probe 1 of document 1, taught in cycle 1."""
+    store.begin_cycle(n, n - 1 or None, {}, kind)
+    store.freeze(n, [probe(1)])
+    store.study(n, [1] if n == 1 else [])
+    row = {"probe_id": probe(1).id, "split": "taught" if n == 1 else "kept", "reply": "?",
+           "correct": 0, "margin": 0.0}  # fmt: skip
+    store.record(n, "parent", [{**row, "logprob": -9.0}])
+    store.record(n, "candidate", [{**row, "logprob": logprob}])
+    store.finish_cycle(n, outcome, (), {"general": {"rise": n / 100}})  # type: ignore[arg-type]
+
+
+def test_a_fact_is_remembered_as_it_was_learned_and_as_last_published(store: LearnerStore) -> None:
+    store.add(document(1))
+    assert store.remembered() == []
+    answered(store, 1, -0.5, "published")
+    answered(store, 2, -0.8, "published")
+    answered(store, 3, -4.0, "rejected")
+    [row] = store.remembered()
+    assert row == {
+        "fact": probe(1).id, "document_id": 1, "learned_in": 1, "then": -0.5, "now": -0.8,
+    }  # fmt: skip
+
+
+def test_what_was_never_measured_is_remembered_without_figures(store: LearnerStore) -> None:
+    store.add(document(1))
+    store.begin_cycle(1, None, {})
+    store.freeze(1, [probe(1), probe(2, split="unseen")])
+    store.study(1, [1])
+    store.finish_cycle(1, "published", (), {})
+    [row] = store.remembered()
+    assert (row["fact"], row["then"], row["now"]) == (probe(1).id, None, None)
+
+
+@pytest.mark.parametrize(
+    ("cycles", "since"),
+    [
+        ([], 0),
+        ([("learn", "published")] * 3, 3),
+        ([("learn", "published"), ("learn", "rejected"), ("learn", "failed")], 1),
+        ([("learn", "published"), ("consolidate", "published")], 0),
+        ([("learn", "published"), ("consolidate", "rejected"), ("learn", "published")], 1),
+        ([("learn", "published"), ("consolidate", "failed")], 0),
+        ([("learn", "published"), ("consolidate", "interrupted")], 1),
+        ([("learn", "published"), ("forget", "published"), ("learn", "published")], 1),
+    ],
+)
+def test_cycles_since_the_adapter_was_trained_anew(
+    store: LearnerStore, cycles: list[tuple[str, str]], since: int
+) -> None:
+    for n, (kind, outcome) in enumerate(cycles, start=1):
+        store.begin_cycle(n, None, {}, kind)
+        store.finish_cycle(n, outcome, (), {})  # type: ignore[arg-type]
+    assert store.published_since_consolidation() == since
+
+
+@pytest.mark.parametrize(
+    ("cycles", "count"),
+    [
+        ([], 0),
+        ([("learn", "rejected", "general: x"), ("learn", "rejected", "kept: x")], 2),
+        ([("learn", "rejected", "chat: x"), ("learn", "published", "")], 0),
+        ([("learn", "rejected", "chat: x"), ("learn", "rejected", "learned: x")], 0),
+        ([("learn", "rejected", "chat: x"), ("learn", "interrupted", "cut off")], 1),
+        ([("learn", "rejected", "kept: x"), ("consolidate", "rejected", "general: x")], 0),
+    ],
+)
+def test_cycles_refused_in_a_row_for_what_has_worn(
+    store: LearnerStore, cycles: list[tuple[str, str, str]], count: int
+) -> None:
+    for n, (kind, outcome, reason) in enumerate(cycles, start=1):
+        store.begin_cycle(n, None, {}, kind)
+        store.finish_cycle(n, outcome, (reason,), {})  # type: ignore[arg-type]
+    assert store.refused_in_a_row() == count
+
+
+def test_the_rise_in_general_text_is_that_of_the_latest_published_cycle(
+    store: LearnerStore,
+) -> None:
+    assert store.latest_rise() is None
+    store.add(document(1))
+    for n, outcome in enumerate(("published", "published", "rejected"), start=1):
+        answered(store, n, -1.0, outcome)
+    assert store.latest_rise() == 0.02
+    for n, report in ((4, {}), (5, {"general": {"rise": None}})):
+        store.begin_cycle(n, None, {})
+        store.finish_cycle(n, "published", (), report)
+        assert store.latest_rise() is None
+
+
+# Forgetting -------------------------------------------------------------------------------------
+
+
+def test_a_forgotten_document_leaves_its_digest_and_nothing_to_read(store: LearnerStore) -> None:
+    store.add(document(1, "a secret"))
+    store.add(document(2))
+    run_cycle(store, 1, [1, 2], "published")
+    store.freeze(1, [probe(1, 1), probe(2, 2, answer="Rut", distractors=("Ida", "Odo"))])
+    rows = [
+        {"probe_id": probe(n, n).id, "split": "taught", "reply": "Ida", "correct": 0,
+         "logprob": -1.0, "margin": 0.0}
+        for n in (1, 2)
+    ]  # fmt: skip
+    store.record(1, "candidate", rows)
+    assert store.forget([1]) == 1
+    assert store.forget([1]) == 0, "asked twice"
+    assert (state(store, 1), store.to_unlearn()) == ("forgetting", 1)
+    assert store.scrub() == 1
+    gone = store.document(1)
+    assert (gone.state, gone.cycle) == ("forgotten", None)
+    assert (gone.document.text, gone.document.title) == ("", FORGOTTEN)
+    assert gone.document.digest == document(1, "a secret").digest
+    assert "uri/1" not in gone.document.uri
+    assert store.probes([1]) == []
+    [left] = store.probes([2])
+    assert left.distractors == ("Odo",), "nor is its answer offered beside another"
+    [result] = store.results(1)
+    assert (result["probe_id"], result["reply"]) == (left.id, "")
+    assert store.scrub() == 0
+    assert state(store, 2) == "learned"
+
+
+def test_a_probe_is_left_something_to_be_compared_with(store: LearnerStore) -> None:
+    store.add(document(1))
+    store.begin_cycle(1, None, {})
+    store.freeze(1, [
+        probe(1, 1), probe(2, 2, answer="Rut", distractors=("Ida",)),
+        probe(3, 3, answer="Bea", distractors=("Rut",)),
+    ])  # fmt: skip
+    store.forget([1])
+    store.scrub()
+    assert [p.distractors for p in store.probes([2, 3])] == [("Bea",), ("Rut",)]
+
+
+def test_an_answer_that_another_document_gives_too_stays(store: LearnerStore) -> None:
+    store.add(document(1))
+    store.begin_cycle(1, None, {})
+    others = [probe(2, 2), probe(3, 3, answer="Rut", distractors=("Ida",))]
+    store.freeze(1, [probe(1, 1), *others])
+    store.forget([1])
+    store.scrub()
+    assert store.probes([2, 3]) == others
+
+
+@pytest.mark.parametrize("when", ["forgetting", "forgotten"])
+def test_no_source_brings_back_what_is_forgotten(store: LearnerStore, when: str) -> None:
+    store.add(document(1, "old"))
+    store.forget([1])
+    if when == "forgotten":
+        store.scrub()
+    assert state(store, 1) == when
+    assert not store.add(document(1, "old"))
+    assert not store.add(document(2, "old")), "the same text at another address"
+    assert not store.add(document(1, "new")), "another text at the same address"
+    assert store.add(document(1, "new", source="elsewhere"))
+    assert store.count(when) == 1
+
+
+def test_only_what_a_published_cycle_taught_must_be_unlearned(store: LearnerStore) -> None:
+    for number in (1, 2, 3):
+        store.add(document(number))
+    run_cycle(store, 1, [1, 2], "rejected")
+    run_cycle(store, 2, [2], "published")
+    store.forget([1, 3])
+    assert store.to_unlearn() == 0
+    store.forget([2])
+    assert store.to_unlearn() == 1
+
+
+def test_a_rollback_does_not_queue_what_is_to_be_forgotten(store: LearnerStore) -> None:
+    for number in (1, 2):
+        store.add(document(number))
+    run_cycle(store, 1, [1, 2], "published")
+    store.forget([1])
+    assert store.requeue_after(0) == 1
+    assert [state(store, i) for i in (1, 2)] == ["forgetting", "queued"]
+
+
+def test_documents_are_found_as_people_name_them(store: LearnerStore) -> None:
+    for number in (1, 2):
+        store.add(document(number))
+    store.add(document(3, source="elsewhere"))
+
+    def found(what: str) -> list[int]:
+        return [stored.id for stored in store.matching(what)]
+
+    assert found("2") == found("uri/2") == found("Title 2") == [2]
+    assert found("notes") == [1, 2]
+    assert found("nothing") == found("") == found("9" * 40) == found("²") == []
+    assert store.titles() == ["Title 1", "Title 2", "Title 3"]
+    store.forget([2])
+    assert found("2") == [2], "still to be forgotten"
+    store.scrub()
+    assert found("2") == found(FORGOTTEN) == []
+    assert store.titles() == ["Title 1", "Title 3"]
+
+
+# Migrations -------------------------------------------------------------------------------------
+
+
+def test_a_ledger_of_the_first_version_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "learner.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "MIGRATIONS", learner.MIGRATIONS[:1])
+        old = LearnerStore(path)
+        for number in (1, 2):
+            old.add(document(number))
+        with old._db.write() as db:
+            for n, outcome in ((1, "published"), (2, "rejected")):
+                db.conn.execute(
+                    "INSERT INTO cycles(n, state, started_at, documents, report) "
+                    "VALUES (?, ?, 1.0, ?, ?)",
+                    (n, outcome, f"[{n}]", '{"general": {"rise": 0.03}}'),
+                )
+        old.freeze(1, [probe(1)])
+        row = {"probe_id": probe(1).id, "split": "taught", "reply": "Ida", "correct": 1}
+        old.record(1, "candidate", [{**row, "logprob": -0.5, "margin": 1.0}])
+        with old._db.write() as db:
+            db.conn.execute("UPDATE documents SET state = 'learned', cycle = 1 WHERE id = 1")
+        old.close()
+    store = LearnerStore(path)
+    assert [c["kind"] for c in store.cycles()] == ["learn", "learn"]
+    assert store.published_since_consolidation() == 1
+    assert store.latest_rise() == 0.03
+    [row] = store.remembered()
+    assert (row["fact"], row["learned_in"], row["then"]) == (probe(1).id, 1, -0.5)
+    assert [state(store, i) for i in (1, 2)] == ["learned", "queued"]
+    store.begin_cycle(3, 1, {}, "consolidate")
+    third = store.cycle(3)
+    assert third is not None
+    assert third["kind"] == "consolidate"
+    store.forget([1])
+    assert store.to_unlearn() == 1
+    store.close()
+    assert LearnerStore(path).cycles(1)[0]["kind"] == "consolidate", "migrated once"
 
 
 # Sources and status -----------------------------------------------------------------------------
