@@ -86,9 +86,12 @@ class Reporter:
         with self._lock:
             if event.get("phase") == "fetching" and self._state["state"] not in RESTING:
                 return  # sources are asked beside a cycle too; the cycle is what to show
+            if event.get("event") == "forgotten":  # the verdict shown may speak of it
+                self._state["verdict"] = None
             self._apply(event)
             self._show(event)
-            changed = "phase" in event or event.get("event") in ("planned", "measured", "done")
+            told = ("planned", "measured", "done", "forgotten")
+            changed = "phase" in event or event.get("event") in told
             self._write(force=changed)
 
     def idle(self, **more: Any) -> None:
