@@ -88,7 +88,7 @@ class TrainingSettings(_Section):
     """Sequences a step; empty means by model size."""
     kl_weight: float = Field(24.0, ge=0)
     """Weight of the KL term that ties the adapted model to its base on the base's own text."""
-    max_exposures: int = Field(160, ge=1)
+    max_exposures: int = Field(400, ge=1)
     """Training stops early once each new fact has been shown this often."""
     min_exposures: int = Field(48, ge=1)
     """A cycle takes no more documents than can be shown this often in the time it has."""
