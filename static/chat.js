@@ -319,6 +319,7 @@ function onModel(model) {
   const wasReady = state.model.state === "ready";
   state.model = model;
   showModel(model);
+  knobs.setLookup(model.lookup);
   if (model.state === "ready") modelReady();
   if (wasReady !== (model.state === "ready")) refreshEmpty();
 }

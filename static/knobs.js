@@ -111,6 +111,14 @@ export function values() {
 
 const lookupChosen = () => lookup.checked !== lookup.defaultChecked;
 
+/** Whether passages are looked up unasked by now; what the reader chose for a conversation stays. */
+export function setLookup(byDefault) {
+  if (lookup.defaultChecked === byDefault) return;
+  const kept = JSON.parse(memory.get(key) ?? "null")?.retrieval;
+  lookup.defaultChecked = byDefault;
+  lookup.checked = kept ? kept === "on" : byDefault;
+}
+
 /** How long a reply may be by now. A longer wish is kept for when there is room again. */
 export function setRoom(room) {
   max_length.field.max = max_length.slider.max = Math.max(room, Number(max_length.field.min));

@@ -29,17 +29,19 @@ export function addQuestion(text) {
 
 /** What a notice in the thread offers is over once something else was asked. */
 export function dropOffers() {
-  for (const row of $$(".live .row", thread)) row.remove();
+  for (const button of $$(".live button", thread)) button.remove();
 }
 
 /** The notice of a version that went live; `ask` repeats the last question, if there is one. */
-export function addLive({ title, text }, ask) {
+export function addLive({ live: version, title, text }, ask) {
   dropOffers();
   const live = clone("t-live");
   $("b", live).textContent = title;
   $("span", live).textContent = text;
   if (ask) $("button", live).addEventListener("click", ask);
-  else $(".row", live).remove();
+  else $("button", live).remove();
+  if (version) $("a", live).href = `/learning/cycles/${version}`;
+  else $("a", live).remove(); // the base has no report card
   keepBottom(() => thread.append(live));
 }
 
@@ -83,7 +85,13 @@ export class Reply {
     this.name = name;
     this.element.id = `m${message}`;
     this.element.setAttribute("aria-label", `Reply by ${name.toLowerCase()}, being written`);
-    $(".name", this.element).textContent = name;
+    const chip = $(".name", this.element);
+    chip.textContent = name;
+    const cycle = name.match(/^Checkpoint (\d+)$/)?.[1];
+    if (cycle) {
+      chip.href = `/learning/cycles/${cycle}`;
+      chip.title = "Report card";
+    }
     $(".memory span", this.element).textContent = badge;
     if (memory === "passages") {
       $(".memory", this.element).classList.add("info");

@@ -252,7 +252,9 @@ def _paths(routes: list[Any]) -> Iterator[str]:
 
 
 def test_every_address_is_in_the_docs() -> None:
-    named = set(re.findall(r"`(?:GET |POST )?(/[^` ]*)`", DOCS))
+    named = {
+        re.sub(r"\{\w+\}", "{id}", path) for path in re.findall(r"`(?:GET |POST )?(/[^` ]*)`", DOCS)
+    }
     assert addresses() - named == set()
 
 
@@ -316,8 +318,12 @@ def test_a_message_that_nothing_says_is_found() -> None:
     assert not said("cannot listen on 127.0.0.1:8000: Address already in use; choose another one")
 
 
+RULE = re.compile(r"(?:sound|learned|general|kept|chat): ")
+
+
 def said(line: str) -> bool:
-    return any(template.fullmatch(line) for template in templates())
+    told = RULE.sub("", line, count=1) if RULE.match(line) else line  # put before it by the gate
+    return any(template.fullmatch(told) for template in templates())
 
 
 @functools.cache

@@ -43,8 +43,8 @@ class Ask:
     the default.
 
     `again` asks the last question of the conversation once more: earlier replies to it stay stored,
-    and the model does not see them. `retrieval` None leaves it to the setting whether passages are
-    looked up.
+    and the model does not see them. `retrieval` None leaves it to the setting and the model's size
+    whether passages are looked up.
     """
 
     message: str
@@ -79,7 +79,11 @@ def begin(
     repeated = _last_question(ask, messages) if ask.again else None
     past = memory.turns(messages, before=repeated)
     kept_free = ask.max_length or reserve(status.context)
-    window, passages = _window(ask, past, generator, library, status.context, kept_free)
+    wanted = library is not None and (
+        library.wanted(status) if ask.retrieval is None else ask.retrieval == "on"
+    )
+    found = library.find(ask.message) if library is not None and wanted else ()
+    window, passages = _window(ask, past, generator, found, status.context, kept_free)
     room_left = status.context - window.tokens
     params = SamplingParams(
         temperature=ask.temperature,
@@ -180,20 +184,17 @@ def _window(
     ask: Ask,
     past: Sequence[Turn],
     generator: Generator,
-    library: Library | None,
+    found: Sequence[Passage],
     context: int,
     kept_free: int,
 ) -> tuple[Window, tuple[Passage, ...]]:
-    """The prompt's messages, and the passages that are in it.
+    """The prompt's messages, and those of the passages found that are in it.
 
     Passages take at most half the context. Old turns give way to them, the last one never does:
     the question may be about it. Where that is not enough, fewer passages are used, then none.
     """
     limit = context - kept_free
     alone = memory.fit(past, ask.message, generator.count, limit)
-    if library is None or not (library.enabled if ask.retrieval is None else ask.retrieval == "on"):
-        return alone, ()
-    found = library.find(ask.message)
     passages = retrieval.within(found, ask.message, generator.count, context // 2)
     last_seen = alone.dropped < len(past)
     while passages:

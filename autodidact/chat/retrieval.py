@@ -30,10 +30,13 @@ from pathlib import Path
 from autodidact.errors import AutodidactError
 from autodidact.settings import RetrievalSettings
 from autodidact.store.passages import Hit, PassageIndex, telling
-from autodidact.types import Message, Passage
+from autodidact.types import Message, ModelStatus, Passage
 
 CANDIDATES = 24
 """The best passages by BM25 that are looked at."""
+READERS = 100_000_000
+"""From this many parameters up a model is given passages unasked. Measured (docs/learning.md): the
+bundled model of 5.5 million gives fewer exact answers with passages than from memory."""
 RARE_SHARE = 0.1
 RARE_AT_LEAST = 3
 """A word is rare if it occurs in at most this share of the documents, or in this many."""
@@ -54,10 +57,13 @@ class Library:
     """What replies may look up: `<home>/passages.db`, which the learner keeps."""
 
     def __init__(self, path: Path, settings: RetrievalSettings) -> None:
-        self.enabled = settings.enabled
         self._settings = settings
         self._index = PassageIndex(path, readonly=True)
         self._said = ""
+
+    def wanted(self, model: ModelStatus) -> bool:
+        """Whether this model is given passages where a request does not say."""
+        return by_default(self._settings.enabled, model.parameters)
 
     def find(self, question: str) -> tuple[Passage, ...]:
         """The relevant passages, best first. Never fails: an index that cannot be read has none,
@@ -79,6 +85,15 @@ class Library:
         frequencies = self._index.frequencies(telling(question))
         chosen = relevant(hits, frequencies, self._index.documents(), self._settings.relevance)
         return tuple(_passage(n, hit) for n, hit in enumerate(chosen[: self._settings.passages], 1))
+
+
+def by_default(setting: bool | None, parameters: int) -> bool:
+    """Whether passages are looked up where a request does not say: as the setting says, and where
+    it is not set, if the model has at least `READERS` parameters. 0 parameters mean a model that
+    has not loaded yet; of it nothing is known that would speak against passages."""
+    if setting is not None:
+        return setting
+    return parameters == 0 or parameters >= READERS
 
 
 def weight(frequency: int, documents: int) -> float:

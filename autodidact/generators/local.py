@@ -189,7 +189,13 @@ class LocalGenerator:
                 number = checkpoints.read(self._home, number).parent or checkpoints.BASE_VERSION
             except CheckpointError:
                 break
-        self._switch(version, state="ready", context=loaded.context, reason="")
+        self._switch(
+            version,
+            state="ready",
+            context=loaded.context,
+            parameters=loaded.parameters,
+            reason="",
+        )
         log.info("serving %s: %s", _call(version.number), loaded.description)
 
     def _follow(self) -> None:

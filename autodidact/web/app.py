@@ -162,6 +162,7 @@ def _site(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    library = Library(home / "passages.db", retrieval)
     pages_.filters["number"] = words.number
     pages_.filters.update(link=citations.link, day=citations.day, summary=citations.summary)
     pages_.globals["static"] = address
@@ -170,8 +171,8 @@ def _site(
         home=home,
         generator=generator,
         store=ChatStore(home / "chat.db"),
-        library=Library(home / "passages.db", retrieval),
-        watcher=Watcher(home, generator, workers),
+        library=library,
+        watcher=Watcher(home, generator, workers, library.wanted),
         pages=pages_,
         workers=workers,
         replies=ThreadPoolExecutor(

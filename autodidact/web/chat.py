@@ -57,7 +57,8 @@ class ChatRequest(Strict):
     again: bool = False
     """Asks the conversation's last question (which `message` must repeat) once more."""
     retrieval: Literal["on", "off"] | None = None
-    """Whether passages are looked up; omitted: as the setting `retrieval.enabled` says."""
+    """Whether passages are looked up; omitted: as the setting `retrieval.enabled` says, and
+    where that is not set, only for models of at least 100 million parameters."""
 
     @field_validator("message")
     @classmethod

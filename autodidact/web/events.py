@@ -78,6 +78,8 @@ class Snapshot:
     model: ModelStatus
     learner: dict[str, Any]
     report: dict[str, Any] | None
+    lookup: bool = True
+    """Whether passages are looked up where a request does not say."""
 
     @property
     def live(self) -> dict[str, Any]:
@@ -99,6 +101,7 @@ class Snapshot:
             "reason": model.reason,
             "rejected": model.rejected,
             "live": model.live,
+            "lookup": self.lookup,
             "chip": words.chip(model),
             "notes": words.notes(model),
         }
@@ -107,8 +110,15 @@ class Snapshot:
 class Watcher:
     """Takes snapshots and publishes what changed between two of them."""
 
-    def __init__(self, home: Path, generator: Generator, workers: Executor) -> None:
+    def __init__(
+        self,
+        home: Path,
+        generator: Generator,
+        workers: Executor,
+        lookup: Callable[[ModelStatus], bool] = lambda model: True,
+    ) -> None:
         self.hub = Hub()
+        self._lookup = lookup
         self._home = home
         self._generator = generator
         self._learner = LearnerView(home / "learner.db")
@@ -129,9 +139,9 @@ class Watcher:
         }
         last = self._last
         if last is not None and last.model.live == model.live and last.report is not None:
-            return Snapshot(model, status, last.report)
+            return Snapshot(model, status, last.report, self._lookup(model))
         report = read_report(self._home, model.live) if model.live else None
-        return Snapshot(model, status, report)
+        return Snapshot(model, status, report, self._lookup(model))
 
     async def snapshot(self) -> Snapshot:
         return await asyncio.get_running_loop().run_in_executor(self._workers, self.look)

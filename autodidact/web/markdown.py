@@ -1,16 +1,19 @@
 """A model's Markdown as HTML that is safe to show, whole or block by block while it streams.
 
 CommonMark with tables and strikethrough. Raw HTML is text, images become links, every heading is
-an `h2` (the page has its own outline), links leave the page in a new tab. What comes out of the
+an `h2` (the page has its own outline), links leave the page in a new tab; a line that begins with
+a year ("1794.") begins no list. What comes out of the
 parser still passes nh3 with the allow-list below: no class, id, style or relative address survives.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock, list_block
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
@@ -19,6 +22,14 @@ _LIST_TAGS = {"ul", "ol", "li"}
 _TABLE_TAGS = {"table", "thead", "tbody", "tr", "th", "td"}
 # A paragraph, heading, rule or table is over at a blank line; a list or a quote may still go on.
 _OVER_AT_BLANK = frozenset({"paragraph_open", "heading_open", "hr", "table_open"})
+# A reply may be a bare year; as a list it would be an item without text, numbered 1794.
+_YEAR_FIRST = re.compile(r"\d{3,}[.)]")
+
+
+def _lists(state: StateBlock, first: int, end: int, silent: bool) -> bool:
+    line = state.src[state.bMarks[first] + state.tShift[first] : state.eMarks[first]]
+    begins = not silent  # silent asks whether an item ends here, which its list's next one does
+    return not (begins and _YEAR_FIRST.match(line)) and list_block(state, first, end, silent)
 
 
 def _flatten_headings(state: StateCore) -> None:
@@ -32,6 +43,7 @@ _parser = (
     .enable(["table", "strikethrough"])
     .disable("image")
 )
+_parser.block.ruler.at("list", _lists, {"alt": ["paragraph", "reference", "blockquote"]})
 _parser.core.ruler.push("flatten_headings", _flatten_headings)
 _cleaner = nh3.Cleaner(
     tags=_TEXT_TAGS | _LIST_TAGS | _TABLE_TAGS,

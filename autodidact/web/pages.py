@@ -122,7 +122,7 @@ def _page(site: Site, found: Conversation | None, *, whole: bool, missing: bool 
         knobs=KNOBS,
         presets=list(PRESETS),
         lookup=RETRIEVAL,
-        lookup_on=site.library.enabled,
+        lookup_on=now.lookup,
         context=context,
         now=now,
         **_empty(now),

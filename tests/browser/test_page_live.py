@@ -29,10 +29,29 @@ def test_a_new_version_is_noticed_and_can_be_asked_at_once(
         "It passes 31 of 40 questions on 8 new documents; checkpoint 42 passed 4."
     )
     expect(page.locator("#answers")).to_contain_text("Newest, 43")
+    card = notice.get_by_role("link", name="Report card")
+    expect(card).to_have_attribute("href", "/learning/cycles/43")
     notice.get_by_role("button", name="Ask my last question again").click()
     expect(reply(page).locator(".body")).to_have_text("Ilse Varrow.")
+    expect(notice.get_by_role("button")).to_have_count(0)  # the offer is over, the card stays
+    expect(card).to_be_visible()
     expect(reply(page).locator(".name")).to_have_text("Checkpoint 43")
     expect(reply(page, 0).locator(".name")).to_have_text("Checkpoint 42")
+
+
+def test_the_base_has_no_report_card(open_page: Open, generator: QueueGenerator) -> None:
+    page = open_page()
+    say(page, "Who?")
+    settled(page)
+    generator.set(live=0)
+    notice = page.get_by_role("group", name="New checkpoint")
+    expect(notice).to_contain_text("The base model answers now")
+    expect(notice.get_by_role("link")).to_have_count(0)
+    say(page, "Who?")
+    settled(page)
+    expect(reply(page).locator(".name")).to_have_text("Base")
+    assert reply(page).locator(".name").get_attribute("href") is None
+    assert reply(page, 0).locator(".name").get_attribute("href") == "/learning/cycles/42"
 
 
 def test_a_version_that_goes_live_during_a_reply(

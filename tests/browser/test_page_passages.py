@@ -132,6 +132,28 @@ def test_the_switch_stays_with_its_conversation(open_page: Open, generator: Queu
     expect(switch).to_be_checked()
 
 
+def test_the_switch_follows_the_model_until_the_reader_chooses(
+    open_page: Open, generator: QueueGenerator
+) -> None:
+    generator.set(state="loading", parameters=0)
+    page = open_page()
+    page.get_by_role("button", name="Reply settings").first.click()
+    switch = page.get_by_role("switch", name="Look up passages")
+    expect(switch).to_be_checked()
+    generator.set(state="ready", parameters=5_500_000)
+    expect(switch).not_to_be_checked()
+    say(page, QUESTION)
+    settled(page)
+    expect(reply(page).locator(".memory")).to_have_text("From memory")
+    switch.click()
+    say(page, QUESTION)
+    settled(page)
+    expect(reply(page).locator(".memory")).to_have_text("With 1 passage")
+    generator.set(parameters=135_000_000)
+    page.reload()
+    expect(switch).to_be_checked()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", ["desktop", "phone"])
 def test_passages_on_every_screen(

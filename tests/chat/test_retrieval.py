@@ -12,7 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autodidact.chat.reply import Ask, begin, stored_context
-from autodidact.chat.retrieval import Library, prompt, quoted, relevant, weight, within
+from autodidact.chat.retrieval import (
+    READERS,
+    Library,
+    by_default,
+    prompt,
+    quoted,
+    relevant,
+    weight,
+    within,
+)
 from autodidact.settings import RetrievalSettings
 from autodidact.store.chat import ChatStore
 from autodidact.store.passages import Hit, IndexedDocument, PassageIndex
@@ -262,6 +271,34 @@ def test_a_request_overrules_the_setting(
     reply = begin(ask, store, generator, library)
     assert bool(reply.passages) is used
     assert ("Passages:" in generator.asked[-1][0][-1].content) is used
+
+
+@pytest.mark.parametrize(
+    ("setting", "parameters", "wanted"),
+    [
+        (None, 5_500_000, False),
+        (None, READERS - 1, False),
+        (None, READERS, True),
+        (None, 1_700_000_000, True),
+        (None, 0, True),  # not loaded yet
+        (True, 5_500_000, True),
+        (False, 1_700_000_000, False),
+        (False, 0, False),
+    ],
+)
+def test_small_models_are_given_passages_only_where_someone_says_so(
+    setting: bool | None, parameters: int, wanted: bool
+) -> None:
+    assert by_default(setting, parameters) is wanted
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, False), ("on", True), ("off", False)])
+def test_a_request_overrules_the_size_of_the_model(
+    store: ChatStore, generator: QueueGenerator, library: Library, asked: str, used: bool
+) -> None:
+    generator.set(parameters=5_500_000)
+    ask = Ask("Who is Harold Mabbot?", retrieval=asked)  # type: ignore[arg-type]
+    assert bool(begin(ask, store, generator, library).passages) is used
 
 
 def test_asking_again_looks_up_again(

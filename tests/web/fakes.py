@@ -36,10 +36,12 @@ class QueueGenerator:
         self.asked: list[tuple[tuple[Message, ...], SamplingParams, str | None]] = []
         self.closed = threading.Event()
         self.finished = 0
-        self._status = ModelStatus("ready", "tiny-chat", False, context, live, time.time())
+        self._status = ModelStatus(
+            "ready", "tiny-chat", False, context, live, time.time(), parameters=135_000_000
+        )
 
     def set(self, **values: Any) -> None:
-        """Change the status: `live`, `state`, `rejected`, `fallback`, `reason`."""
+        """Change the status: `live`, `state`, `rejected`, `parameters`, `reason`."""
         if "live" in values:
             values.setdefault("since", time.time())
         self._status = replace(self._status, **values)

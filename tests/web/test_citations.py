@@ -69,6 +69,22 @@ def test_a_request_can_turn_it_off_and_on(
         server.stop()
 
 
+def test_page_and_chat_agree_on_what_a_small_model_is_given(
+    home: Path, client: httpx.Client, generator: QueueGenerator
+) -> None:
+    learned(home)
+    for parameters, default in ((135_000_000, "passages"), (5_500_000, "memory")):
+        generator.set(parameters=parameters)
+        assert [ask(client, retrieval=how)["memory"] for how in ("on", "off", None)] == [
+            "passages",
+            "memory",
+            default,
+        ]
+        field = re.search(r'<input[^>]*id="k-retrieval"[^>]*>', client.get("/").text)
+        assert field is not None
+        assert (" checked" in field[0]) is (default == "passages")
+
+
 @pytest.mark.parametrize("value", ["yes", "ON", True, 1, {}])
 def test_another_value_is_refused(client: httpx.Client, value: object) -> None:
     response = client.post("/chat", json={"message": "Who?", "retrieval": value})

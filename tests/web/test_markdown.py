@@ -35,6 +35,21 @@ A line
 Last *words*"""
 
 
+@pytest.mark.parametrize(
+    "text", ["1794.", "1794. It was built then.", "364)", "Then:\n1794.", "> 1794."]
+)
+def test_a_year_begins_no_list(text: str) -> None:
+    assert "<li>" not in render(text)
+    assert "1794." in render(text) or "364)" in render(text)
+
+
+def test_lists_are_numbered_from_where_they_begin() -> None:
+    items = "\n".join(f"{n}. item" for n in range(98, 102))
+    assert render(items).count("<li>") == 4
+    assert '<ol start="98">' in render(items)
+    assert render("- one\n- two").count("<li>") == 2
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 40, 10_000])
 def test_blocks_add_up_to_the_whole(size: int) -> None:
     blocks = Blocks()
