@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from autodidact import examples, study, study_plan
+from autodidact import examples, self_written, study, study_plan
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.errors import CheckpointError, TrainingError
@@ -29,7 +29,7 @@ from autodidact.generators.examine import Examinee
 from autodidact.model import LoadedBase
 from autodidact.settings import TrainingSettings
 from autodidact.training import anchors as anchoring
-from autodidact.types import Probe
+from autodidact.types import Example, Message, Probe
 from tests.versions import load_adapter, one_line, save_adapter
 from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
 
@@ -767,6 +767,39 @@ def test_relearning_stopped_and_gone_on_with_equals_undisturbed(
 
 
 # Time and faults --------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_large_enough_writes_examples_of_its_own(
+    tmp_path: Path, tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From `self_written_from_billion` up; what it wrote is trained on, and not written again when
+    the job goes on. What is kept of it is the business of tests/test_self_written.py."""
+    written: list[int] = []
+
+    def write(complete: Any, chunks: Any, budget_s: float, progress: Any) -> list[Example]:
+        assert complete([[Message("user", "Write.")]], 4), "it is given a model that writes"
+        written.append(len(chunks))
+        asked = (Message("user", "Who keeps it now?"), Message("assistant", "Odo Finn"))
+        return [Example("question", c.id, c.document_id, asked) for c in chunks]
+
+    monkeypatch.setattr(self_written, "write", write)
+    taught, _ = readings()
+    documents = [
+        {"id": r.document_id, "examples": rows([r]), "chunks": [asdict(c) for c in r.chunks]}
+        for r in taught
+    ]
+    training = TrainingSettings(
+        rank=4, learning_rate=0.02, batch_size=16, threads=1, self_written_from_billion=1e-6
+    ).model_dump()
+    path = write_job(tmp_path, tiny_folder("llama"), documents=documents, training=training)
+    lines = [event["line"] for event in of(run(path, stop_at=2), "log")]
+    assert f"{len(documents)} examples written by the model itself" in lines
+    run(path)
+    assert written == [len(documents)], "written once, by chunk"
+
+    plain = write_job(tmp_path / "small", tiny_folder("llama"), documents=documents)
+    run(plain)
+    assert len(written) == 1, "a small model writes nothing"
 
 
 def test_the_job_says_how_many_minutes_there_are(tmp_path: Path, tiny_folder: ModelFolder) -> None:
