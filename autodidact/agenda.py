@@ -1,8 +1,9 @@
 """What the next cycle does, and its job: learn what is queued, consolidate, or forget.
 
     forget       something was asked to be forgotten: a fresh adapter on the rest of the store
-    consolidate  every so many published cycles, or when the drift budget is spent: a fresh adapter
-                 on the whole store, to be adopted if it is better than the one that has grown
+    consolidate  every so many published cycles the running adapter repeats the whole store and
+                 learns nothing new; when the drift budget is spent or the gate has refused several
+                 cycles, a fresh adapter learns the store from the base. Adopted if it is better
     learn        otherwise, if a queued document has a fact: the running adapter goes on
 
 A job is everything that the study process needs, as plain data; probes are frozen before it is
@@ -110,11 +111,16 @@ class Agenda:
             return False
         if every and since >= every:
             return True
-        if self.store.refused_in_a_row() >= STUCK_AFTER:
-            return True
+        return self._drift_spent() and (since >= DRIFT_REST or self._stuck())
+
+    def _drift_spent(self) -> bool:
+        """Whether the running adapter has no room left: only a fresh one gives it back."""
         rise = self.store.latest_rise()
-        spent = rise is not None and rise >= DRIFT_SPENT * self.settings.gate.general_limit
-        return spent and since >= DRIFT_REST
+        limit = self.settings.gate.general_limit
+        return self._stuck() or (rise is not None and rise >= DRIFT_SPENT * limit)
+
+    def _stuck(self) -> bool:
+        return self.store.refused_in_a_row() >= STUCK_AFTER
 
     # Learning what is queued -----------------------------------------------------------------
 
@@ -136,6 +142,7 @@ class Agenda:
         shares = replay.weights(self._remembered(), cycle)
         shares = replay.choose(shares, f"{self._seed}:{cycle}")
         return {
+            "fresh": False,
             "documents": [
                 {
                     "id": r.document_id,
@@ -183,7 +190,12 @@ class Agenda:
         probes = self._frozen(asked, "kept")
         forgets = self.store.documents("forgetting")
         probes += self._frozen(forgets, "forgotten")
-        job = {"documents": [], "forgets": [d.id for d in forgets], **self._rows(learned, shares)}
+        job = {
+            "documents": [],
+            "forgets": [d.id for d in forgets],
+            "fresh": bool(forgets) or self._drift_spent(),
+            **self._rows(learned, shares),
+        }
         return job, probes
 
     def _rows(self, learned: Sequence[StoredDocument], shares: dict[str, float]) -> dict[str, Any]:

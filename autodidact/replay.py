@@ -1,9 +1,10 @@
 """Which earlier facts a cycle repeats, and how often against each other. Pure.
 
-Half of the weight goes by how much a fact has faded (NLL now − NLL when it was learned), 30 % to
-the facts that are due by expanding spacing (1, 2, 4, 8, … cycles after they were learned, Landauer
-and Bjork 1978), 20 % evenly to all. No document gets more than a cap, so that one hopeless text
-does not take the room of all others.
+A fifth of the weight goes by how much a fact has faded (NLL now − NLL when it was learned), a fifth
+to the facts that are due by expanding spacing (1, 2, 4, 8, … cycles after they were learned,
+Landauer and Bjork 1978), and the rest evenly to all: what is still known must be kept known, and
+with half of the weight on what has faded most, lost facts took the room of the others
+(docs/lab-log.md). No document gets more than a cap, for the same reason.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FADED, DUE, EVEN = 0.5, 0.3, 0.2
+FADED, DUE, EVEN = 0.2, 0.2, 0.6
 DOCUMENT_CAP = 0.10
 MOST_FACTS = 1500
 

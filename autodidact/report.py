@@ -33,7 +33,7 @@ _WHY = {
     "sound": "the candidate is not sound",
 }
 _NOTHING_NEW = {
-    "consolidate": "A fresh adapter for all that was taught so far",
+    "consolidate": "Everything taught so far once more, nothing new",
     "forget": "Taught again without what it was told to forget",
 }
 _STEPS = {"preparing": "read", "training": "studying", "measuring": "measuring"}

@@ -92,12 +92,12 @@ class TrainingSettings(_Section):
     """Training stops early once each new fact has been shown this often."""
     min_exposures: int = Field(48, ge=1)
     """A cycle takes no more documents than can be shown this often in the time it has."""
-    replay_share: float = Field(0.5, ge=0, lt=1)
+    replay_share: float = Field(0.6, ge=0, lt=1)
     """Least share of a cycle's examples that repeats earlier documents; what new facts do not need
     goes there too."""
     consolidate_every: int = Field(10, ge=0)
-    """After this many published cycles a fresh adapter is trained on everything learned; 0: never,
-    unless the drift budget is spent."""
+    """After this many published cycles one repeats everything learned and learns nothing new; 0:
+    never, unless the drift budget is spent (then a fresh adapter learns everything anew)."""
     consolidation_cycles: float = Field(4.0, gt=0, le=10)
     """How many cycles' time a consolidation may take."""
     self_written_from_billion: float = Field(1.0, gt=0)

@@ -168,7 +168,7 @@ class _Study:
         """The adapter that this cycle trains on; None begins a fresh one."""
         from safetensors.torch import load_file
 
-        if not self.job["parent"] or self.job["kind"] != "learn":
+        if not self.job["parent"] or self.job["fresh"]:
             return None
         return load_file(Path(self.job["parent"]["path"]) / "adapter_model.safetensors")
 
@@ -428,12 +428,14 @@ class _Study:
         return folder
 
     def _shorter_may_pass(self) -> bool:
-        """Whether the gate refused only for what a shorter step can mend."""
+        """Whether the gate refused only for what a shorter step can mend. What a fresh adapter does
+        not know it will not know half of the way from the base either."""
         from autodidact.evaluators import judge
 
         verdict = judge.verdict(self.job, self.arms, self.arms["candidate"])
         rules = {reason.partition(":")[0] for reason in verdict.reasons}
-        return bool(rules) and rules <= {"general", "kept", "chat"}
+        mended = {"general", "chat"} if self.job["fresh"] else {"general", "kept", "chat"}
+        return bool(rules) and rules <= mended
 
     def _examine(
         self, arm: str, version: Any, probes: Sequence[Probe], anchors: Any, step: float = 1.0

@@ -137,6 +137,20 @@ def test_a_learner_that_is_stuck_at_its_limits_begins_anew(bench: Bench) -> None
     assert bench.learn()["kind"] == "learn", "tried once"
 
 
+@pytest.mark.parametrize("general", [0.06, 0.085])
+def test_only_where_the_drift_is_spent_does_a_consolidation_begin_anew(
+    bench: Bench, general: float
+) -> None:
+    """Nine tenths of the limit, .1 nat; the fake candidate adds .01 to what it is told."""
+    start(bench, every=DRIFT_REST)
+    for _ in range(DRIFT_REST):
+        bench.script(fake_study.candidate(general=general))
+        bench.learn()
+    found = job(bench)
+    assert found["kind"] == "consolidate"
+    assert found["fresh"] is (general > 0.08)
+
+
 def test_forgetting_comes_before_everything_else(bench: Bench) -> None:
     start(bench, every=1)
     bench.learn()
@@ -181,6 +195,7 @@ def test_the_job_of_consolidating_has_the_whole_store_and_more_time(bench: Bench
     assert set(found["shares"].values()) == {1.0}
     assert {p["split"] for p in found["probes"]} == {"kept"}
     assert found["parent"]["version"] == 2
+    assert found["fresh"] is False, "the adapter has room left: it goes on"
     factor = bench.learner.settings.training.consolidation_cycles
     assert found["minutes"] == pytest.approx(learn["minutes"] * factor)
 

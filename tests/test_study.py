@@ -97,6 +97,7 @@ def write_job(folder: Path, model: Path, **more: Any) -> Path:
     job = {
         "cycle": 3,
         "kind": "learn",
+        "fresh": False,
         "minutes": 0.5,
         "spent_s": 0.0,
         "frozen_at": 0.0,
@@ -136,8 +137,8 @@ def learnable(**gate: float) -> dict[str, Any]:
 
 
 def relearning(kind: str = "consolidate") -> dict[str, Any]:
-    """A job that trains a fresh adapter on the store: the first two documents, without the third,
-    which a job of kind "forget" is to forget."""
+    """A job that trains a fresh adapter on the store, as after too much drift: the first two
+    documents, without the third, which a job of kind "forget" is to forget."""
     learned, (third, *_) = readings()[0][:2], readings()[0][2:]
     asked = examples.probes(learned, [third], "kept")
     if kind == "forget":
@@ -146,6 +147,7 @@ def relearning(kind: str = "consolidate") -> dict[str, Any]:
     replay = [row for row in rows(learned) if row["fact"]]
     return {
         "kind": kind,
+        "fresh": True,
         "documents": [],
         "replay": replay,
         "shares": {row["fact"]: 1.0 for row in replay},
@@ -656,6 +658,19 @@ def test_the_parent_is_the_start_and_the_comparison(
     )
     base, before, _ = of(run(path), "measured")
     assert base["general"] != before["general"], "the parent is not the base"
+    started, now = load_file(parent / WEIGHTS), load_file(path.parent / "trained" / WEIGHTS)
+    assert max(float((now[n] - started[n]).abs().max()) for n in started) < 0.03, "one step away"
+
+
+def test_a_consolidation_with_room_left_goes_on_from_the_parent(
+    tmp_path: Path, tiny_folder: ModelFolder, llama: LoadedBase
+) -> None:
+    parent = save_adapter(llama, tmp_path / "versions" / "000002")
+    more = {**relearning(), "fresh": False, "steps": 1}
+    path = write_job(
+        tmp_path, tiny_folder("llama"), parent={"version": 2, "path": str(parent)}, **more
+    )
+    run(path)
     started, now = load_file(parent / WEIGHTS), load_file(path.parent / "trained" / WEIGHTS)
     assert max(float((now[n] - started[n]).abs().max()) for n in started) < 0.03, "one step away"
 

@@ -69,7 +69,9 @@ def mean(values: Sequence[tuple[str, float]]) -> Figure:
 
 def effect(gains: Sequence[Gain]) -> Figure:
     """The pooled difference in differences. Without a swap (one arm a seed) the two groups are
-    resampled independently."""
+    resampled independently. Arms of which only one side was asked (a subset may leave none of the
+    other) say nothing and are left out."""
+    gains = _two_sided(gains)
     articles = len({gain.title for gain in gains})
     paired = _paired(_centred(gains))
     if paired is not None:
@@ -96,7 +98,7 @@ def each_arm(gains: Sequence[Gain]) -> list[dict[str, Any]]:
 def randomisation(gains: Sequence[Gain], draws: int = PERMUTATIONS, seed: int = 0) -> float | None:
     """Share of random assignments of articles to the arms' halves whose effect is at least the one
     found, itself included; None without swapped arms."""
-    tables = _tables(gains)
+    tables = _tables(_two_sided(gains))
     if tables is None:
         return None
     found = _effect_of(tables, [table.taught for table in tables])
@@ -166,6 +168,13 @@ def _side_means(gains: Sequence[Gain]) -> dict[tuple[int, str], tuple[float | No
 
     keys = {(seed, arm) for seed, arm, _ in sums}
     return {key: (side(*key, True), side(*key, False)) for key in keys}
+
+
+def _two_sided(gains: Sequence[Gain]) -> list[Gain]:
+    """The gains of arms that have taught and control questions: without both, an arm's level
+    cannot be told from its effect."""
+    means = _side_means(gains)
+    return [gain for gain in gains if None not in means[gain.seed, gain.arm]]
 
 
 def _centred(gains: Sequence[Gain]) -> list[Gain]:

@@ -3,7 +3,9 @@ it works."""
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -165,6 +167,7 @@ def _prepared(
 
     count = model.threads_for(tree.training.threads if threads is None else threads, spare=True)
     loaded = model.load(base.path, count)
+    _quiet()
     _say(loaded.description)
     engine = engines.Engine(loaded)
     school = School(engine, tree.training, autocast=autocast_pays(engine))
@@ -187,6 +190,13 @@ def _prepared(
     if work.has("anchors"):
         school.use(anchors.read(work.get("anchors")["anchors"]))
     return made, facts
+
+
+def _quiet() -> None:
+    """Keep from the terminal what libraries tell programmers: of texts longer than the context,
+    which are cut later, and of names that change. After the import, which sets levels itself."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
 
 
 def _costs(protocol: Any, budget_s: float, *, keep: bool) -> plan.Costs:

@@ -16,6 +16,14 @@ MEANT = {
     "shuffled-between": "Answers shuffled between documents",
 }
 PRIMARY = ("margin", "choice")
+GROUPS = {
+    "covered": "covered",
+    "covered_contested": "– of these: a distractor is a trained answer too",
+    "not_covered": "not covered",
+    "answer_trained": "– of these: the answer is trained, elsewhere",
+    "distractor_trained": "– of these: only a distractor is a trained answer",
+    "nothing_trained": "– of these: neither is",
+}
 Result = Mapping[str, Any]
 
 
@@ -27,6 +35,7 @@ def markdown(result: Result) -> str:
         "## In short",
         _short(result),
         *[_kind(result, kind) for kind in result["outcomes"]],
+        _coverage(result["coverage"]),
         _aa(result),
         _books(result["books"]),
         _drift(result),
@@ -143,6 +152,69 @@ def _kind(result: Result, kind: str) -> str:
     if each:
         parts.append(f"Margin effect of each arm by itself: {each}.")
     return "\n\n".join(parts)
+
+
+def _coverage(coverage: Result) -> str:
+    rows = [
+        [kind, words, *(interval(m, groups[group][m], signed=True) for m in NAMES),
+         str(groups[group]["margin"]["n"]), str(groups[group]["margin"]["articles"])]
+        for kind, groups in coverage["effects"].items()
+        for group, words in GROUPS.items()
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            "## Which questions had a chance",
+            "![Covered and other questions](coverage.png)",
+            f"A made example covers {_of(coverage['share'])} of the questions: a fact that the "
+            "rules read in the article has an answer that equals a gold answer, and its sentence "
+            "shares at least two telling words with the question, the title's words aside. "
+            "Examples that overlap a human question were not trained and cover nothing. Which "
+            "questions are covered follows from the texts alone, not from any score; but it is not "
+            "drawn by lot, and many rows are read here at once. Effects, differences in "
+            "differences as above:",
+            table(["Arms", "Questions", *NAMES.values(), "n", "articles"], rows),
+            _confound(coverage),
+        ]
+    )
+
+
+def _confound(coverage: Result) -> str:
+    """Why a gain on covered questions is not yet knowledge."""
+    effects, wrong = coverage["effects"], coverage["distractors"]
+
+    def margin(kind: str, group: str) -> str:
+        return interval("margin", effects[kind][group]["margin"], signed=True)
+
+    only, without = (
+        effects["learned"][group]["margin"]["n"] for group in ("distractor_trained", "not_covered")
+    )
+    control = (
+        f"here it shows {margin('shuffled-within', 'covered')} on covered questions."
+        if "shuffled-within" in effects
+        else "it was not part of this proof."
+    )
+    return (
+        "What this can and cannot tell: the true answers of covered questions are answers that "
+        f"were trained, and of their distractors {_of(wrong['covered'])} are. So part of the gain "
+        "may be knowing which answers belong to the article, not which one belongs to the "
+        "question. How large that part may be: where the answer was trained, but elsewhere (its "
+        "sentence shares fewer telling words with the question, and may tell something "
+        "else), the margin's effect is "
+        f"{margin('learned', 'answer_trained')}; on covered questions with a trained distractor, "
+        f"where knowing trained answers helps less, {margin('learned', 'covered_contested')}; on "
+        f"all covered ones {margin('learned', 'covered')}. On questions that are not covered it is "
+        f"the other way round: in {only} of {without} only a distractor is a trained answer, and "
+        f"the effect there is {margin('learned', 'distractor_trained')}; that is why the margin "
+        "can fall. The control that separates the two is `--controls shuffled-within`, which "
+        "trains the article's answers to the wrong questions: what gain it shows is not knowledge "
+        f"of facts; {control}"
+    )
+
+
+def _of(share: Result) -> str:
+    """k of n, and the share where there is one."""
+    part = "" if share["value"] is None else f" ({100 * share['value']:.1f} %)"
+    return f"{share['k']} of {share['n']}{part}"
 
 
 def _aa(result: Result) -> str:

@@ -1,19 +1,32 @@
-"""The result as pictures (PNG, matplotlib without a display): effects, the 2 × 2, retention."""
+"""The result as pictures (PNG, matplotlib without a display): effects, the 2 × 2, coverage,
+retention."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 LABELS = {"margin": "margin, nat a token", "choice": "four-way choice, %"}
 SCALE = {"margin": 1.0, "choice": 100.0}
+PARTS = {
+    "covered": "covered",
+    "covered_contested": "covered;\na distractor\ntrained too",
+    "answer_trained": "answer\ntrained,\nelsewhere",
+    "distractor_trained": "only a\ndistractor\ntrained",
+    "nothing_trained": "neither",
+}
 TAUGHT, CONTROL, GREY = "#0b7285", "#e8590c", "#868e96"
 
 
 def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write effects.png, books.png and, for streams, retention.png; returns their paths."""
-    drawn = [_effects(result, folder / "effects.png"), _books(result, folder / "books.png")]
+    """Write effects.png, books.png, coverage.png and, for streams, retention.png; returns their
+    paths."""
+    drawn = [
+        _effects(result, folder / "effects.png"),
+        _books(result, folder / "books.png"),
+        _coverage(result, folder / "coverage.png"),
+    ]
     if result["streams"]:
         drawn.append(_retention(result, folder / "retention.png"))
     return drawn
@@ -22,8 +35,9 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
 def _figure(columns: int) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(5 * columns, 3.6), layout="constrained")
+    figure = Figure(figsize=(5 * columns, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.1))
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
@@ -42,6 +56,17 @@ def _bar(axis: Any, x: float, figure: Mapping[str, Any], scale: float, **style: 
     )  # fmt: skip
 
 
+def _named(axis: Any, names: Sequence[str]) -> None:
+    """Names of arms under the bars; aslant, where there are many."""
+    aslant = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"} if len(names) > 3 else {}
+    axis.set_xticks(range(len(names)), names, **aslant)
+
+
+def _legend(axis: Any) -> None:
+    """Above the bars, wherever they are."""
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
 def _effects(result: Mapping[str, Any], path: Path) -> Path:
     """Base and every kind of arm, taught beside control."""
     figure, axes = _figure(2)
@@ -57,9 +82,9 @@ def _effects(result: Mapping[str, Any], path: Path) -> Path:
         if metric == "choice":
             axis.axhline(25, color=GREY, linestyle=":", linewidth=1)
         axis.axhline(0, color="black", linewidth=0.8)
-        axis.set_xticks(range(len(rows)), [name for name, _ in rows], rotation=20)
+        _named(axis, [name for name, _ in rows])
         axis.set_ylabel(LABELS[metric])
-        axis.legend(frameon=False)
+        _legend(axis)
     return _saved(figure, path)
 
 
@@ -77,7 +102,29 @@ def _books(result: Mapping[str, Any], path: Path) -> Path:
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_xticks(range(3), conditions.values())
         axis.set_ylabel(names[metric])
-        axis.legend(frameon=False)
+        _legend(axis)
+    return _saved(figure, path)
+
+
+def _coverage(result: Mapping[str, Any], path: Path) -> Path:
+    """The margin's effect on covered questions beside that on the others, by kind of arm; then the
+    recipe's by what was trained of the question."""
+    figure, (kinds, parts) = _figure(2)
+    effects = result["coverage"]["effects"]
+    for x, groups in enumerate(effects.values()):
+        for shift, group, colour in ((-0.19, "covered", TAUGHT), (0.19, "not_covered", GREY)):
+            label = group.replace("_", " ") if x == 0 else None
+            _bar(kinds, x + shift, groups[group]["margin"], 1.0, color=colour, label=label)
+    _named(kinds, list(effects))
+    _legend(kinds)
+    for x, group in enumerate(PARTS):
+        colour = TAUGHT if group.startswith("covered") else GREY
+        _bar(parts, x, effects["learned"][group]["margin"], 1.0, color=colour)
+    parts.set_xticks(range(len(PARTS)), list(PARTS.values()), fontsize=8)
+    parts.set_title("learned, by what was trained", fontsize=10)
+    for axis in (kinds, parts):
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_ylabel(f"effect: {LABELS['margin']}")
     return _saved(figure, path)
 
 
@@ -103,7 +150,7 @@ def _retention(result: Mapping[str, Any], path: Path) -> Path:
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_xlabel("cycles since it was learned")
         axis.set_ylabel(f"gain in {LABELS[metric]}")
-        axis.legend(frameon=False)
+        _legend(axis)
     return _saved(figure, path)
 
 

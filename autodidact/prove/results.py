@@ -6,14 +6,17 @@
   effect (difference in differences) with its interval, by arm too. Kinds are those of the arms;
   subsets `all` and `unknown` (what the base did not answer exactly).
 - `aa`: how often permuted labels find an effect. `books`: the 2 × 2. `streams`: retention.
+- `coverage`: `share` of questions that a made example covers (`prove.coverage`), how many by
+  `articles`; `distractors[covered | not_covered]` says how many of their distractors are answers
+  that were trained; `effects[kind][group][metric]` as in `outcomes`, for `prove.coverage.GROUPS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from autodidact.prove import analyse
+from autodidact.prove import analyse, coverage
 from autodidact.prove.analyse import Gain
 from autodidact.prove.measure import METRICS
 from autodidact.prove.plan import Arm
@@ -57,6 +60,7 @@ def collect(
         else {},
         "books": reader.books(),
         "streams": reader.streams(),
+        "coverage": _coverage(material, reader, kinds),
         "questions": reader.questions(),
     }
     result["seconds"] = reader.seconds
@@ -107,8 +111,8 @@ class _Reader:
         }  # fmt: skip
 
     def gains(self, kind: str, metric: str, keep: Callable[[Any], bool] = bool) -> list[Gain]:
-        """What each question gained in the arms of a kind, for questions whose base row `keep`
-        takes."""
+        """What each question gained in the arms of a kind, for questions whose base row (which
+        holds the question's id) `keep` takes."""
         return [
             Gain(arm.seed, arm.side, title, i, title in arm.taught, now[metric] - old[metric])
             for arm, title, i, old, now in self._pairs(kind)
@@ -196,6 +200,42 @@ def _difference(
 ) -> analyse.Figure:
     pairs = zip(more, less, strict=True)
     return analyse.mean([(title, a[metric] - b[metric]) for (title, a), (_, b) in pairs])
+
+
+def _coverage(material: Material, reader: _Reader, kinds: Sequence[str]) -> dict[str, Any]:
+    """How many questions a made example covers, and the effects by what was trained of them."""
+    found: dict[str, coverage.Standing] = {}
+    by_article: dict[str, dict[str, int]] = {}
+    wrong: dict[bool, list[int]] = {True: [0, 0], False: [0, 0]}
+    for title, items in material.items.items():
+        taught = coverage.taught(material.articles[title], material.human)
+        questions = {question.id: question for question in material.questions[title]}
+        for item in items:
+            now = taught.standing(questions[item.id], item.distractors)
+            found[item.id] = now
+            wrong[now.covered][0] += now.distractors
+            wrong[now.covered][1] += len(item.distractors)
+        by_article[title] = {"k": sum(found[i.id].covered for i in items), "n": len(items)}
+    return {
+        "share": analyse.share(sum(now.covered for now in found.values()), len(found)),
+        "articles": by_article,
+        "distractors": {
+            "covered": analyse.share(*wrong[True]), "not_covered": analyse.share(*wrong[False])
+        },
+        "effects": {kind: _by_group(reader, kind, found) for kind in kinds},
+    }  # fmt: skip
+
+
+def _by_group(
+    reader: _Reader, kind: str, standing: Mapping[str, coverage.Standing]
+) -> dict[str, Any]:
+    """The effects of a kind of arm on the questions of each group, by metric."""
+
+    def one(metric: str, group: str) -> analyse.Figure:
+        belongs = coverage.GROUPS[group]
+        return analyse.effect(reader.gains(kind, metric, lambda old: belongs(standing[old["id"]])))
+
+    return {group: {m: one(m, group) for m in METRICS} for group in coverage.GROUPS}
 
 
 def _data(material: Material, reader: _Reader) -> dict[str, Any]:

@@ -74,7 +74,8 @@ def test_with_fewer_than_three_clusters_single_values_are_resampled_and_it_says_
     found = clustered_mean([[1.0, 2.0], [3.0, 6.0]])
     assert (found.value, found.clusters) == (3.0, (0,))
     assert found.stderr == pytest.approx(math.sqrt(14 / 12))
-    assert 1.0 <= found.lower < 3.0 < found.upper <= 6.0
+    assert found.lower < 1.0, "four values: Student's bound, not the least of them"
+    assert found.upper > 3.0
     both = clustered_bootstrap([[1.0], [2.0], [3.0]], [[0.0, 0.5], [0.2]])
     assert both.clusters == (3, 0)
 
@@ -163,16 +164,10 @@ def test_a_shift_of_all_values_shifts_every_figure(clusters: list[list[float]], 
 
 @settings(deadline=None, max_examples=50)
 @given(CLUSTERS, CLUSTERS)
-def test_the_bounds_enclose_the_means_that_are_possible(
-    one: list[list[float]], other: list[list[float]]
-) -> None:
+def test_the_bounds_lie_around_the_value(one: list[list[float]], other: list[list[float]]) -> None:
     found = clustered_bootstrap(one, other)
     if math.isfinite(found.lower):
-        assert found.lower <= found.upper
-        values = [v for c in one for v in c]
-        against = [v for c in other for v in c] or [0.0]
-        assert found.lower >= min(values) - max(against) - 1e-9
-        assert found.upper <= max(values) - min(against) + 1e-9
+        assert found.lower <= found.value <= found.upper
         assert found.stderr >= 0
 
 

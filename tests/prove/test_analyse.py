@@ -54,6 +54,19 @@ def test_without_a_swap_two_groups_are_compared() -> None:
     assert analyse.randomisation(gains) is None
 
 
+def test_arms_of_which_one_side_was_asked_say_nothing() -> None:
+    """A subset may hold no question of one half: its arms have no level to compare with."""
+    one_half = swapped({"a": (3.0, 1.0), "b": (5.0, 1.0)}, {"a", "b"})
+    assert analyse.effect(one_half) == {
+        "value": None, "lower": None, "upper": None, "n": 0, "articles": 0
+    }  # fmt: skip
+    assert analyse.randomisation(one_half) is None
+    later = [Gain(1, g.arm, g.title, g.question, g.taught, g.value)
+             for g in swapped({"c": (2.0, 0.0), "d": (0.0, 2.0)}, {"c"})]  # fmt: skip
+    found = analyse.effect([*one_half, *later])
+    assert (found["value"], found["n"], found["articles"]) == (pytest.approx(2.0), 2, 2)
+
+
 def test_the_lots_drawn_again_say_how_rare_the_effect_is() -> None:
     table = {t: (1.0, 0.0) if t in "abcd" else (0.0, 1.0) for t in "abcdefgh"}
     # 8 choose 4 = 70 assignments, of which one gives an effect as large.

@@ -68,12 +68,13 @@ def test_a_proof_that_was_killed_goes_on_and_ends_with_a_page(
     assert done.returncode == 0, done.stderr
     assert {name: (units / name).stat().st_mtime_ns for name in kept} == kept
     assert "trying out" not in done.stdout
+    assert done.stderr == ""
 
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["schema"] == 1
     assert set(result) == {
         "schema", "parameters", "model", "minutes", "data", "arms", "general_base", "outcomes",
-        "aa", "books", "streams", "questions", "seconds",
+        "aa", "books", "streams", "coverage", "questions", "seconds",
     }  # fmt: skip
     kinds = {"learned", "naive", "placebo", "shuffled-within", "shuffled-between"}
     assert set(result["outcomes"]) == kinds
@@ -81,6 +82,8 @@ def test_a_proof_that_was_killed_goes_on_and_ends_with_a_page(
         assert set(subsets) == {"all", "unknown"}
         assert set(subsets["all"]) == {"margin", "choice", "em", "f1", "nll"}
         assert set(subsets["all"]["margin"]) == {"before", "after", "effect", "arms"}
+    assert set(result["coverage"]["effects"]) == kinds
+    assert result["coverage"]["share"]["n"] == 24
     assert result["questions"] == 24
     assert len(result["streams"]) == 2
     assert len(result["arms"]) == 7
@@ -88,7 +91,7 @@ def test_a_proof_that_was_killed_goes_on_and_ends_with_a_page(
     assert result["general_base"]["wikitext"] is None
     text = (tmp_path / "out" / "report.md").read_text()
     assert text == page.markdown(result)
-    for plot in ("effects.png", "books.png", "retention.png"):
+    for plot in ("effects.png", "books.png", "coverage.png", "retention.png"):
         assert plot in text
         assert (tmp_path / "out" / plot).read_bytes().startswith(b"\x89PNG")
 
