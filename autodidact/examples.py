@@ -159,12 +159,13 @@ def probes(
             question=wordings(fact).probe,
             answer=fact.answer,
             distractors=distractors,
+            same=same,
             kind=fact.kind,
             relation=fact.relation,
             wording=f"{fact.relation.split()[0]}/{wordings(fact).probe_number}",
             split=split,
         )
-        for document_id, fact, distractors in _measurable(readings, others)
+        for document_id, fact, distractors, same in _measurable(readings, others)
     ]
 
 
@@ -177,25 +178,26 @@ def unseen_probes(readings: Sequence[Reading], others: Sequence[Reading]) -> lis
             question=fact.unseen,
             answer=fact.answer,
             distractors=distractors,
+            same=same,
             kind=fact.kind,
             relation=fact.relation,
             wording=f"{fact.relation.split()[0]}/unseen",
             split="unseen",
         )
-        for document_id, fact, distractors in _measurable(readings, others)
+        for document_id, fact, distractors, same in _measurable(readings, others)
         if fact.unseen
     ]
 
 
 def _measurable(
     readings: Sequence[Reading], others: Sequence[Reading]
-) -> Iterator[tuple[int, Fact, tuple[str, ...]]]:
+) -> Iterator[tuple[int, Fact, tuple[str, ...], int]]:
     pool = _Pool([*readings, *others])
     for reading in readings:
         for fact in reading.facts:
-            distractors = _distractors(reading.document_id, fact, pool)
+            distractors, same = _distractors(reading.document_id, fact, pool)
             if distractors:
-                yield reading.document_id, fact, distractors
+                yield reading.document_id, fact, distractors, same
 
 
 def probe_id(document_id: int, fact: Fact) -> str:
@@ -219,9 +221,9 @@ class _Pool:
             self.kind[kind] = sorted(answers, key=lambda pair: (_hash(pair[1]), pair))
 
 
-def _distractors(document_id: int, fact: Fact, pool: _Pool) -> tuple[str, ...]:
+def _distractors(document_id: int, fact: Fact, pool: _Pool) -> tuple[tuple[str, ...], int]:
     """Half from the same document (same kind), half from other documents (same relation, else
-    same kind), in an order fixed by a hash."""
+    same kind), in an order fixed by a hash; and how many of them, first, are of the same one."""
 
     def order(other: Fact) -> int:
         return _hash(fact.subject, fact.relation, other.subject, other.answer)
@@ -239,12 +241,13 @@ def _distractors(document_id: int, fact: Fact, pool: _Pool) -> tuple[str, ...]:
                 chosen.append(answer)
 
     choose((other.answer for other in same), MAX_DISTRACTORS // 2)
+    own = len(chosen)
     choose((other.answer for other in sorted(asked, key=order)), MAX_DISTRACTORS)
     rest = pool.kind[fact.kind]
     start = _hash(fact.subject, fact.relation, "start") % len(rest)
     turned = (*rest[start:], *rest[:start])
     choose((answer for owner, answer in turned if owner != document_id), MAX_DISTRACTORS)
-    return tuple(chosen)
+    return tuple(chosen), own
 
 
 def _gap(fact: Fact) -> str:

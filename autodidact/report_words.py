@@ -32,6 +32,7 @@ def against(test: Row) -> str:
     """What the test compares with."""
     return {
         "control": "against controls",
+        "document": "against other answers of the same document",
         "learned": "since they were taught",
         "parent": "against the version before",
     }.get(test["against"], f"against the {test['against']}")

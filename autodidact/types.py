@@ -91,6 +91,8 @@ class Probe:
     relation: str
     wording: str
     split: Split
+    same: int = 0
+    """How many of the distractors, the first ones, are answers of the same document."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ passes.
 - *learned*: margins rose more on taught than on control probes. The effect is the difference in
   differences (candidate − parent, taught − control) in nats a token; its lower bound, bootstrapped
   with documents as the units, must lie above 0. Without control probes the rise is compared with
-  zero, and the text says so: it then also counts what any training would raise;
+  zero, and the text says so: it then also counts what any training would raise. Where enough probes
+  have rivals in their own document (`FEWEST_WITHIN`), the margin over those alone must have risen
+  too: a model that only knows which answers belong to a document, and not to which question,
+  raises the first margin (measured: answers shuffled within documents passed it);
 - *general*: the NLL of held-out blocks that the base itself wrote. The upper bound of the mean rise
   over the untouched base must not exceed `general_limit`; the mean rise over the parent not
   `general_step`. Blocks are sampled independently, so each is a unit of its own;
@@ -52,6 +55,7 @@ from autodidact.types import Probe, Split, Verdict
 
 CHANCE = 0.05
 FEWEST_KEPT = 20
+FEWEST_WITHIN = 12
 COUNTED: tuple[Split, ...] = ("taught", "unseen", "control", "kept")
 NOTHING_BEFORE: Mapping[str, float] = MappingProxyType({})
 
@@ -179,7 +183,36 @@ def _learned(
         "learned", "control", effect.lower > 0, effect, 0.0, text,
         before=_mean([before[p.id] for p in asked]), now=_mean([now[p.id] for p in asked]),
     )  # fmt: skip
-    return effect, [rule]
+    return effect, [rule, *_learned_within(asked, controls, parent, candidate, limits)]
+
+
+def _learned_within(
+    asked: Sequence[Probe],
+    controls: Sequence[Probe],
+    parent: Arm,
+    candidate: Arm,
+    limits: Limits,
+) -> Iterator[Rule]:
+    """The same for margins over answers of the same document, where enough probes have such."""
+    before, now = (
+        {i: _figure(r.within) for i, r in arm.probes.items() if r.within is not None}
+        for arm in (parent, candidate)
+    )
+    there, others = (
+        [p for p in group if p.id in before and p.id in now] for group in (asked, controls)
+    )
+    taught = _rises(there, before, now)
+    if len(there) < FEWEST_WITHIN or len(taught) < statistics.FEWEST_CLUSTERS:
+        return
+    effect = statistics.clustered_bootstrap(taught, _rises(others, before, now), limits.level)
+    text = (
+        f"margin over answers of the same document {effect.value:+.2f} nat, lower bound "
+        f"{effect.lower:+.2f}, must be above 0 ({effect.n} probes of {_documents(len(taught))})"
+    )
+    yield _rule(
+        "learned", "document", effect.lower > 0, effect, 0.0, text,
+        before=_mean([before[p.id] for p in there]), now=_mean([now[p.id] for p in there]),
+    )  # fmt: skip
 
 
 def _general(

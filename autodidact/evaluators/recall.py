@@ -41,6 +41,8 @@ class ProbeResult:
     correct: int
     logprob: float
     margin: float
+    within: float | None = None
+    """The margin over the answers of the same document alone; None if none of them competes."""
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,9 +58,19 @@ def measure(subject: Subject, probes: Sequence[Probe]) -> list[ProbeResult]:
     results = []
     for probe, reply in zip(probes, replies, strict=True):
         true = next(scores)
-        strongest = max(next(scores) for _ in probe.distractors)
+        wrong = [next(scores) for _ in probe.distractors]
         correct = int(exact_match(reply, probe.answer))
-        results.append(ProbeResult(probe.id, reply.strip(), correct, true, true - strongest))
+        own = wrong[: probe.same]
+        results.append(
+            ProbeResult(
+                probe.id,
+                reply.strip(),
+                correct,
+                true,
+                true - max(wrong),
+                true - max(own) if own else None,
+            )
+        )
     return results
 
 

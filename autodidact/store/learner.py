@@ -132,7 +132,12 @@ def _v2(db: sqlite_utils.Database) -> None:
     db.table("results").create_index(["probe_id", "arm"])
 
 
-MIGRATIONS = (_v1, _v2)
+def _v3(db: sqlite_utils.Database) -> None:
+    db.table("probes").add_column("same", int, not_null_default=0)
+    db.table("results").add_column("within", float)
+
+
+MIGRATIONS = (_v1, _v2, _v3)
 
 
 class LearnerStore:
@@ -501,4 +506,5 @@ def _probe(row: dict[str, Any]) -> Probe:
         row["relation"],
         row["wording"],
         row["split"],
+        row["same"],
     )

@@ -80,7 +80,8 @@ def _scrub_distractors(db: sqlite_utils.Database, gone: _Gone) -> None:
         left = left or list(dict.fromkeys(alike))[:STAND_INS]
         if left:
             db.conn.execute(
-                "UPDATE probes SET distractors = ? WHERE id = ?", (json.dumps(left), row["id"])
+                "UPDATE probes SET distractors = ?, same = 0 WHERE id = ?",
+                (json.dumps(left), row["id"]),
             )
 
 

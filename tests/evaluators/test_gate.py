@@ -595,3 +595,38 @@ def test_a_verdict_has_a_reason_or_is_ok_and_is_json(taught: Figures, control: F
     assert verdict.ok == (not verdict.reasons)
     assert verdict.ok == all(r["ok"] for r in verdict.metrics["rules"])
     json.dumps(verdict.metrics, allow_nan=False)
+
+
+def with_rivals(rises: Figures, within: Figures) -> tuple[list[Probe], Arm, Arm]:
+    """Probes with answers of their own document among the distractors, before and after."""
+    probes = [probe(n, "control" if n.startswith("d-") else "taught") for n in rises]
+    before = {n: replace(r, within=0.0) for n, r in results(dict.fromkeys(rises, 0.0)).items()}
+    after = {n: replace(r, within=within[n]) for n, r in results(rises).items()}
+    return probes, Arm(before, BLOCKS, CHATS), Arm(after, BLOCKS, CHATS)
+
+
+@pytest.mark.parametrize(("known", "passes"), [(2.0, True), (-0.5, False)])
+def test_knowing_which_answers_belong_to_a_document_is_not_knowing_the_answer(
+    known: float, passes: bool
+) -> None:
+    """Eight documents, two probes each: all answers of each rose against those of others."""
+    names = [f"d{n}-{p}" for n in range(1, 9) for p in "ab"]
+    controls = [f"d-{n}-{p}" for n in range(1, 9) for p in "ab"]
+    wobble = {n: 0.1 * (i % 3) for i, n in enumerate([*names, *controls])}
+    rises = {n: wobble[n] + (1.0 if n in names else 0.0) for n in wobble}
+    within = {n: wobble[n] + (known if n in names else 0.0) for n in wobble}
+    probes, before, after = with_rivals(rises, within)
+    verdict = gate.decide(probes, Arm({}, BLOCKS, CHATS), before, after, LIMITS)
+    assert rule(verdict, "learned", "control")["ok"]
+    found = rule(verdict, "learned", "document")
+    assert (found["ok"], found["n"]) == (passes, 16)
+    assert found["value"] == pytest.approx(known, abs=0.2)
+    assert verdict.ok is passes
+
+
+def test_too_few_rivals_of_the_same_document_decide_nothing() -> None:
+    names = [f"d{n}-a" for n in range(1, gate.FEWEST_WITHIN)]
+    rises = {n: 1.0 + 0.1 * (i % 3) for i, n in enumerate(names)}
+    probes, before, after = with_rivals(rises, dict.fromkeys(names, -3.0))
+    verdict = gate.decide(probes, Arm({}, BLOCKS, CHATS), before, after, LIMITS)
+    assert [r["against"] for r in verdict.metrics["rules"] if r["rule"] == "learned"] == ["control"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -98,8 +98,18 @@ def test_a_row_holds_what_the_ledger_stores() -> None:
     [result] = recall.measure(TableSubject(), [probe("Who?", "Ida", "Odo")])
     assert result.row() == {
         "probe_id": "Who?", "reply": "?", "correct": 0, "logprob": -5.0, "margin": 0.0,
+        "within": None,
     }  # fmt: skip
 
 
 def test_nothing_asked_nothing_found() -> None:
     assert recall.measure(TableSubject(), []) == []
+
+
+def test_rivals_of_the_same_document_are_a_margin_of_their_own() -> None:
+    """Of the wrong answers the first `same` are of the document: Odo; Eve is of another."""
+    subject = TableSubject(likelihoods={"Ida": -1.0, "Odo": -3.0, "Eve": -1.5})
+    asked = replace(probe("Who?", "Ida", "Odo", "Eve"), same=1)
+    [result] = recall.measure(subject, [asked])
+    assert result.margin == pytest.approx(0.5)
+    assert result.within == pytest.approx(2.0)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -482,7 +482,10 @@ def test_a_ledger_of_the_first_version_goes_on(
                     "VALUES (?, ?, 1.0, ?, ?)",
                     (n, outcome, f"[{n}]", '{"general": {"rise": 0.03}}'),
                 )
-        old.freeze(1, [probe(1)])
+        frozen = {**asdict(probe(1)), "cycle": 1, "frozen_at": 1.0, "distractors": '["Odo"]'}
+        del frozen["same"]  # what that version did not know
+        with old._db.write() as db:
+            db.table("probes").insert(frozen)
         row = {"probe_id": probe(1).id, "split": "taught", "reply": "Ida", "correct": 1}
         old.record(1, "candidate", [{**row, "logprob": -0.5, "margin": 1.0}])
         with old._db.write() as db:
