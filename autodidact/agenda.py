@@ -134,9 +134,9 @@ class Agenda:
         earlier = [examples.read(d.id, d.document) for d in lending]
         asked = _sample(learned, KEPT_DOCUMENTS, f"{self._seed}:{cycle}:kept")
         probes = [
-            *examples.probes(taught, [*earlier, *control], "taught"),
-            *examples.unseen_probes(taught, [*earlier, *control]),
-            *examples.probes(control, taught, "control"),
+            *examples.probes(taught, earlier, "taught"),  # rivals that training made familiar too
+            *examples.unseen_probes(taught, earlier),
+            *examples.probes(control, [], "control"),  # and such that it did not
             *self._frozen(asked, "kept"),
         ]
         shares = replay.weights(self._remembered(), cycle)

@@ -155,8 +155,8 @@ class Bench:
                     "probes": [], "summary": f"failed: {error}"}  # fmt: skip
         asked: list[Probe] = []
         if arm != "neutral":
-            asked = [*examples.probes(taught, control, "taught")]
-            asked += examples.probes(control, taught, "control")
+            asked = [*examples.probes(taught, self.learned, "taught")]
+            asked += examples.probes(control, [], "control")
         whole = arm in ("neutral", "sabotage")  # the others are about *learned* alone
         probes = [*self.kept, *asked] if whole else asked
         base, parent = (self.base_arm, self.parent_arm) if whole else (NOTHING, NOTHING)
