@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -130,13 +130,13 @@ class Agenda:
         later = self.store.documents("queued", len(queued) + CONTROL_DOCUMENTS)[len(queued) :]
         control = self._control(later)
         learned = self.store.documents("learned")
-        lending = _sample(learned, DISTRACTOR_DOCUMENTS, f"{self._seed}:{cycle}:lend")
-        earlier = [examples.read(d.id, d.document) for d in lending]
+        earlier = _sample(learned, DISTRACTOR_DOCUMENTS, f"{self._seed}:{cycle}:lend")
+        lending = [*(examples.read(d.id, d.document) for d in earlier), *control]
         asked = _sample(learned, KEPT_DOCUMENTS, f"{self._seed}:{cycle}:kept")
         probes = [
-            *examples.probes(taught, earlier, "taught"),  # rivals that training made familiar too
-            *examples.unseen_probes(taught, earlier),
-            *examples.probes(control, [], "control"),  # and such that it did not
+            *_rivals_alike(lambda lent: examples.probes(taught, lent, "taught"), lending),
+            *_rivals_alike(lambda lent: examples.unseen_probes(taught, lent), lending),
+            *_rivals_alike(lambda lent: examples.probes(control, lent, "control"), taught),
             *self._frozen(asked, "kept"),
         ]
         shares = replay.weights(self._remembered(), cycle)
@@ -225,6 +225,20 @@ class Agenda:
     @property
     def _seed(self) -> int:
         return self.settings.training.seed
+
+
+def _rivals_alike(
+    make: Callable[[Sequence[examples.Reading]], list[Probe]], lending: Sequence[examples.Reading]
+) -> list[Probe]:
+    """Probes whose wrong answers come from documents of their own arm; only facts that have no
+    rival there borrow one.
+
+    Training makes the answers in its texts likelier, right or wrong, and lets others fade. Against
+    rivals of another arm a margin would rise for that alone, and what was never taught with them.
+    """
+    alike = make([])
+    have = {probe.id for probe in alike}
+    return [*alike, *(probe for probe in make(lending) if probe.id not in have)]
 
 
 def _sample(documents: Sequence[StoredDocument], most: int, seed: str) -> list[StoredDocument]:

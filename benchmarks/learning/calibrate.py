@@ -155,7 +155,7 @@ class Bench:
                     "probes": [], "summary": f"failed: {error}"}  # fmt: skip
         asked: list[Probe] = []
         if arm != "neutral":
-            asked = [*examples.probes(taught, self.learned, "taught")]
+            asked = [*examples.probes(taught, [], "taught")]
             asked += examples.probes(control, [], "control")
         whole = arm in ("neutral", "sabotage")  # the others are about *learned* alone
         probes = [*self.kept, *asked] if whole else asked
