@@ -246,29 +246,12 @@ class _Study:
     def _autocast_pays(self) -> bool:
         """Whether bfloat16 products are faster here than those of the base's own dtype; on a
         resumed job, what was found then."""
-        import torch
+        from autodidact import model
 
         saved = self.staging / "plan.json"
         if saved.exists():
             return bool(json.loads(saved.read_text())["autocast"])
-        base = self.engine.base
-        if base.model.dtype != torch.float32:
-            return False
-        if base.device.type != "cpu":
-            return False
-        width = int(getattr(base.model.config, "hidden_size", 256))
-        a = torch.randn(1024, width)
-        b = torch.randn(4 * width, width)
-        times = {}
-        for dtype in (torch.float32, torch.bfloat16):
-            x, y = a.to(dtype), b.to(dtype)
-            runs = []
-            for _ in range(7):
-                begun = time.perf_counter()
-                torch.nn.functional.linear(x, y)
-                runs.append(time.perf_counter() - begun)
-            times[dtype] = min(runs)
-        return times[torch.bfloat16] < 0.7 * times[torch.float32]
+        return model.half_precision_pays(self.engine.base)
 
     def _plan(self, sft: Any, tokens: dict[int, list[Any]], old: list[Any]) -> dict[str, Any]:
         """Which documents and how many steps fit."""

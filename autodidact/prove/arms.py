@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from autodidact.engine import Engine, Version
@@ -225,26 +224,6 @@ def shuffled_answers(examples: Sequence[Example], *, between: bool, seed: int) -
         turns = (*example.messages[:-1], Message("assistant", pool[pick]))
         made.append(replace(example, messages=turns))
     return made
-
-
-def autocast_pays(engine: Engine) -> bool:
-    """Whether bfloat16 products are clearly faster here than the base's own float32 (on a CPU
-    with matrix units they are)."""
-    base = engine.base
-    if base.model.dtype != torch.float32 or base.device.type != "cpu":
-        return False
-    width = int(getattr(base.model.config, "hidden_size", 256))
-    a, b = torch.randn(1024, width), torch.randn(4 * width, width)
-    times = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x, y = a.to(dtype), b.to(dtype)
-        runs = []
-        for _ in range(7):
-            begun = time.perf_counter()
-            torch.nn.functional.linear(x, y)
-            runs.append(time.perf_counter() - begun)
-        times[dtype] = min(runs)
-    return times[torch.bfloat16] < 0.7 * times[torch.float32]
 
 
 def _facts(

@@ -162,7 +162,7 @@ def _prepared(
 
     from autodidact import engine as engines
     from autodidact import model
-    from autodidact.prove.arms import School, autocast_pays
+    from autodidact.prove.arms import School
     from autodidact.training import anchors
 
     count = model.threads_for(tree.training.threads if threads is None else threads, spare=True)
@@ -170,7 +170,7 @@ def _prepared(
     _quiet()
     _say(loaded.description)
     engine = engines.Engine(loaded)
-    school = School(engine, tree.training, autocast=autocast_pays(engine))
+    school = School(engine, tree.training, autocast=model.half_precision_pays(engine.base))
 
     def fits(dialogue: Any) -> bool:
         room = protocol.window(loaded.context) // 2 - protocol.REPLY_ROOM

@@ -1,7 +1,8 @@
 """Finished units of work, one JSON file each, so that an interrupted proof goes on.
 
-`DIR/plan.json` holds the parameters; a folder with others is refused. `DIR/work/NAME.json` appears
-whole (written beside, then renamed) when unit NAME is finished, and is never changed.
+In the proof's folder, `plan.json` holds the parameters; a folder with others is refused. NAME.json
+in its folder `work` appears whole (written beside, then renamed) when unit NAME is finished, and is
+never changed.
 """
 
 from __future__ import annotations
