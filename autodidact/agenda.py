@@ -80,6 +80,7 @@ class Agenda:
             "base": {"name": self.base.name, "path": str(self.base.path),
                      "sha256": self.base.sha256, "revision": self.base.revision},
             "parent": _parent(self.home, parent),
+            "rise": (self.store.latest_rise() or 0.0) if parent else 0.0,
             "anchors": str(self.home / "anchors.json"),
             "threads": training.threads,
             "training": training.model_dump(),

@@ -88,6 +88,9 @@ class TrainingSettings(_Section):
     """Sequences a step; empty means by model size."""
     kl_weight: float = Field(24.0, ge=0)
     """Weight of the KL term that ties the adapted model to its base on the base's own text."""
+    drift_target: float = Field(0.015, ge=0)
+    """Rise in general NLL over the base, in nats a token, that a running adapter may have at this KL
+    weight; beyond it the weight grows with the square of the rise, up to fourfold. 0: never."""
     max_exposures: int = Field(400, ge=1)
     """Training stops early once each new fact has been shown this often."""
     min_exposures: int = Field(48, ge=1)

@@ -199,7 +199,9 @@ class _Study:
         adapter = self._parent_tensors()
         if adapter is not None:  # it goes on at its own rank, whatever the setting is by now
             rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
-            recipe = replace(recipe, rank=rank)
+            weight = plans.kl_weight(self.settings, self.job["rise"])
+            recipe = replace(recipe, rank=rank, kl_weight=weight)
+            self.emit(event="log", line=f"KL weight {weight:.0f}")
         self.trainer = sft.Trainer(base, recipe, anchors.training, adapter)
         self.weaving = sft.weave(base, anchors.training)
         tokens = {

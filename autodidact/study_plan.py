@@ -12,8 +12,23 @@ MIN_STEPS = 8
 FORMS_A_PASS = 7
 """How often one pass shows a fact: four questions, a gap, a restatement, the text."""
 MOST_REPLAY = 0.9
+MOST_KL = 4.0
 MIN_BLOCKS, MIN_CHATS, MIN_PROBES = 16, 24, 12
 PROBE_PART, BLOCK_PART, CHAT_PART = 0.6, 0.15, 0.25
+
+
+def kl_weight(settings: TrainingSettings, rise: float) -> float:
+    """The weight of the KL term for an adapter that has drifted by `rise`, in nats a token.
+
+    A fixed weight sets what one cycle drifts, not where a hundred cycles end: every fact that is
+    added takes a little. So the weight follows the drift, as the adaptive penalty of PPO does
+    (Schulman et al. 2017, section 4): while there is room facts are cheap, and near the target the
+    pull grows until what is learned costs nothing more.
+    """
+    target = settings.drift_target
+    if not target or rise <= target:
+        return settings.kl_weight
+    return settings.kl_weight * min(MOST_KL, (rise / target) ** 2)
 
 
 def fit(

@@ -98,6 +98,7 @@ def write_job(folder: Path, model: Path, **more: Any) -> Path:
         "cycle": 3,
         "kind": "learn",
         "fresh": False,
+        "rise": 0.0,
         "minutes": 0.5,
         "spent_s": 0.0,
         "frozen_at": 0.0,
@@ -148,6 +149,7 @@ def relearning(kind: str = "consolidate") -> dict[str, Any]:
     return {
         "kind": kind,
         "fresh": True,
+        "rise": 0.0,
         "documents": [],
         "replay": replay,
         "shares": {row["fact"]: 1.0 for row in replay},

@@ -226,3 +226,15 @@ def test_no_document_has_two_more_than_another_that_still_has_some(
     most = max(counts.values(), default=0)
     for owner, count in counts.items():
         assert count >= min(owners.count(owner), math.floor(most - 1))
+
+
+@pytest.mark.parametrize(
+    ("rise", "times"), [(-0.1, 1.0), (0.0, 1.0), (0.02, 1.0), (0.03, 2.25), (0.04, 4.0), (9.0, 4.0)]
+)
+def test_the_kl_weight_grows_with_the_drift_beyond_its_target(rise: float, times: float) -> None:
+    settings = TrainingSettings(kl_weight=10, drift_target=0.02)
+    assert plans.kl_weight(settings, rise) == pytest.approx(10 * times)
+
+
+def test_without_a_drift_target_the_kl_weight_stays() -> None:
+    assert plans.kl_weight(TrainingSettings(kl_weight=10, drift_target=0), 5.0) == 10
