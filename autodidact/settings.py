@@ -14,9 +14,16 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -89,8 +96,8 @@ class TrainingSettings(_Section):
     kl_weight: float = Field(24.0, ge=0)
     """Weight of the KL term that ties the adapted model to its base on the base's own text."""
     drift_target: float = Field(0.015, ge=0)
-    """Rise in general NLL over the base, in nats a token, that a running adapter may have at this KL
-    weight; beyond it the weight grows with the square of the rise, up to fourfold. 0: never."""
+    """Rise in general NLL over the base, in nats a token, up to which the KL weight stays as it
+    is; beyond it the weight grows with the square of the rise, up to fourfold. 0: never."""
     max_exposures: int = Field(400, ge=1)
     """Training stops early once each new fact has been shown this often."""
     min_exposures: int = Field(48, ge=1)
@@ -156,10 +163,28 @@ class ServerSettings(_Section):
     """Port to listen on."""
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """Host names under which the page may be opened (protects against DNS rebinding)."""
-    max_concurrent: int = Field(4, ge=1, le=64)
-    """Replies generated at the same time; more wait in the queue."""
-    max_queue: int = Field(32, ge=0)
+    max_concurrent: int = Field(32, ge=1, le=256)
+    """Replies generated at the same time, in one batch; more wait in the queue."""
+    max_queue: int = Field(64, ge=0)
     """Requests that may wait; more get a 503."""
+    queue_seconds: float = Field(30.0, gt=0)
+    """A request that has waited this long for its turn gets a 503."""
+    reply_seconds: float = Field(600.0, gt=0)
+    """A reply that has taken this long ends where it is."""
+    requests_per_minute: int = Field(0, ge=0)
+    """Requests for a reply that one address may make a minute; more get a 429. 0: any number."""
+    versions_in_memory: int = Field(4, ge=1, le=64)
+    """Adapters held ready besides those that answer now; others are read from disk when asked."""
+    prefill_tokens: int = Field(128, ge=16, le=4096)
+    """Prompt tokens computed between two tokens of the replies that run; fewer keep those
+    smoother, more let new ones begin sooner."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the served weights; "auto" on a CPU: bfloat16 where that is clearly faster
+    and the model has at least 30 million parameters, float32 otherwise."""
+    quantisation: Literal["none", "int8", "int4"] = "none"
+    """Weights in 8 or 4 bits: less memory, slightly other replies; adapters stay as they are."""
+    admin_key: SecretStr = SecretStr("")
+    """Who sends it as a bearer token may pin and roll back over HTTP; "" lets only this machine."""
     threads: int = Field(0, ge=0)
     """CPU threads of one forward pass; 0 means one for a model below 30M parameters, else two."""
 

@@ -136,26 +136,61 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one reply is sampled. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 set no limit."""
+    """How one reply is sampled. Temperature 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 set no
+    limit. They apply in the order of `transformers`: penalties, temperature, top-k, top-p, min-p.
+
+    `repetition_penalty` (Keskar et al. 2019) counts the prompt too; `presence_penalty` and
+    `frequency_penalty` (OpenAI) count the reply only. A reply ends before the first of the `stop`
+    strings. `logprobs` asks for the log-probability of each token under the model itself (before
+    penalties and temperature) and of that many likeliest others; None asks for none.
+    """
 
     temperature: float = 0.7
     top_p: float = 0.9
     top_k: int = 50
     max_new_tokens: int = 512
     seed: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "time"]
+"""Why a reply ended: by itself or at a stop string, at its maximum of tokens, at its deadline."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token of a reply, its log-probability in nats, and the likeliest tokens at its place."""
+
+    token: str
+    data: bytes
+    logprob: float
+    top: tuple[tuple[str, bytes, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Delta:
     """A piece of a streamed reply: new text and how many tokens it took. The last one carries
-    `finish` (its text may be empty)."""
+    `finish` (its text may be empty). `logprobs` has an entry a token, where they were asked for."""
 
     text: str
     tokens: int
     finish: Finish | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A name that a request may give as `model`. `created` is Unix time."""
+
+    id: str
+    version: int
+    created: float
+    role: Literal["newest", "pinned", "kept", "base"]
 
 
 @dataclass(frozen=True)
@@ -207,5 +242,13 @@ class Generator(Protocol):
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
     ) -> Prepared: ...
+
+    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
+        """As `prepare`, to go on with a text instead of answering in a dialogue."""
+        ...
+
+    def models(self) -> Sequence[ServedModel]:
+        """What a request may ask for by name, the newest first, the base last."""
+        ...
 
     def stream(self, prepared: Prepared) -> Iterator[Delta]: ...

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 import types
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
@@ -154,11 +154,14 @@ def _kind(annotation: Any) -> str:
         annotation = next(one for one in get_args(annotation) if one is not types.NoneType)
     if get_origin(annotation) is tuple:
         return {str: "list of texts", Path: "list of folders"}[get_args(annotation)[0]]
+    if get_origin(annotation) is Literal:
+        return ", ".join(f'"{choice}"' for choice in get_args(annotation))
     names = {
         bool: "true or false",
         int: "whole number",
         float: "number",
         str: "text",
+        SecretStr: "text",
         Path: "folder",
     }
     return names[annotation]

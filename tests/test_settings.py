@@ -63,7 +63,7 @@ def test_sections_are_merged_key_by_key(
     monkeypatch.setenv("AUTODIDACT_SERVER__PORT", "9000")
     monkeypatch.setenv("AUTODIDACT_SOURCES__WIKIPEDIA__LANGUAGE", "simple")
     tree = load(write('[server]\nhost = "127.0.0.2"\n[sources.wikipedia]\nrandom = 1'))
-    assert (tree.server.host, tree.server.port, tree.server.max_queue) == ("127.0.0.2", 9000, 32)
+    assert (tree.server.host, tree.server.port, tree.server.max_queue) == ("127.0.0.2", 9000, 64)
     wikipedia = tree.sources.wikipedia
     assert (wikipedia.language, wikipedia.random, wikipedia.enabled) == ("simple", 1, True)
 
