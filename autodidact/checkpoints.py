@@ -2,8 +2,8 @@
 
     <home>/versions/000042/  adapter_model.safetensors adapter_config.json report.json manifest.json
     <home>/.staging/  work in progress       <home>/.trash/  being deleted
-    <home>/CURRENT    the version that serves, "000042"; "000000" is the untouched base
-    <home>/PIN        versions that are never deleted, one a line
+    <home>/CURRENT    the newest version, "000042"; "000000" is the untouched base
+    <home>/PIN        the version that serves whatever is published; without this file, the newest
     <home>/REJECTED   versions that the server could not load, one a line with the reason
 
 A version folder never changes once it stands under `versions/`; its manifest, written last, holds
@@ -11,6 +11,9 @@ the sha256 and size of every other file. Publication is one rename of the folder
 of `CURRENT`, each made durable by fsync (as Orbax does not). A reader that has read `CURRENT`
 holds a shared lock on the folder while it reads; retention takes the exclusive lock or leaves the
 folder for later. Local filesystems only: network filesystems keep neither promise.
+
+`CURRENT` is the end of the chain that the learner goes on from, and only the learner and a rollback
+move it. `PIN` is for the server alone: it is written by whoever decides what answers.
 
 A published folder is an ordinary PEFT adapter: `PeftModel.from_pretrained(base, folder)` works.
 """
@@ -24,14 +27,15 @@ import json
 import os
 import shutil
 import stat
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autodidact.errors import CheckpointError, LockHeld, ResourceError
+from autodidact.errors import AutodidactError, CheckpointError, LockHeld, ResourceError
 from autodidact.types import Checkpoint
 
 WEIGHTS = "adapter_model.safetensors"
@@ -39,6 +43,8 @@ CONFIG = "adapter_config.json"
 REPORT = "report.json"
 MANIFEST = "manifest.json"
 BASE_VERSION = 0
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
+"""Faults that say nothing about a version: its reader tries again."""
 _NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs"}
 
 
@@ -65,6 +71,7 @@ def prepare_home(home: Path) -> None:
     try:
         for part in ("versions", ".staging", ".trash", "inbox"):
             (home / part).mkdir(parents=True, exist_ok=True)
+        _fsync(home)  # else a power cut could keep `CURRENT` and lose `versions/`
     except OSError as error:
         raise ResourceError(f"{home}: cannot be written ({error.strerror})") from None
     kind = _filesystem(home)
@@ -106,13 +113,30 @@ def lock(home: Path, which: str, wait_s: float = 0.5) -> Iterator[int]:
 
 def current(home: Path) -> int:
     """The version that `CURRENT` names; 0, the untouched base, before the first publication."""
+    named = _number_in(home / "CURRENT")
+    return BASE_VERSION if named is None else named
+
+
+def pinned(home: Path) -> int | None:
+    """The version that is to serve whatever is published; None if that is the newest.
+
+    Raises CheckpointError if `PIN` names no version.
+    """
     try:
-        text = (home / "CURRENT").read_bytes().strip()
-    except FileNotFoundError:
-        return BASE_VERSION
-    if not text.isdigit():
-        raise CheckpointError(f"{home / 'CURRENT'}: not a version number")
-    return int(text)
+        return _number_in(home / "PIN")
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; remove it: python -m autodidact unpin") from None
+
+
+def serving(home: Path) -> int:
+    """The version that is to serve: the pinned, else the newest.
+
+    A pinned version that has vanished (only by hand can it) is named all the same. Reading it
+    then fails, and the server stays with what it has: what the pin kept out does not go live
+    because of an accident.
+    """
+    held = pinned(home)
+    return current(home) if held is None else held
 
 
 def versions(home: Path) -> list[int]:
@@ -144,15 +168,10 @@ def read(home: Path, version: int) -> Checkpoint:
 def verify(home: Path, version: int, base_sha256: str) -> Verified:
     """Read a version's files once and check those very bytes. Raises CheckpointError.
 
-    Symbolic links are refused: a version is what its folder holds, nothing elsewhere.
+    Symbolic links are refused: a version is what its folder holds, nothing elsewhere. Raises
+    OSError where this process is short of something; that says nothing about the version.
     """
-    root = folder(home, version)
-    try:
-        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        raise CheckpointError(f"{name(version)}: no such version") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH)
+    with _lease(home, version) as handle:
         manifest = _parse(version, _read_in(handle, MANIFEST, version))
         if manifest["version"] != version:
             raise CheckpointError(f"{name(version)} rejected: its manifest names another version")
@@ -167,8 +186,6 @@ def verify(home: Path, version: int, base_sha256: str) -> Verified:
             data[file] = _read_in(handle, file, version)
             if hashlib.sha256(data[file]).hexdigest() != stated.get("sha256"):
                 raise CheckpointError(f"{name(version)} rejected: sha256 mismatch {file}")
-    finally:
-        os.close(handle)
     return Verified(version, manifest, data[CONFIG], data[WEIGHTS])
 
 
@@ -202,11 +219,7 @@ def publish(home: Path, staged: Path, version: int, manifest: dict[str, Any]) ->
         if moved:
             with suppress(OSError):
                 os.rename(folder(home, version), staged)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"{home}: the disk is full; {name(version)} not published"
-            ) from None
-        raise CheckpointError(f"{name(version)} not published: {error}") from error
+        raise _undone(home, error, f"{name(version)} not published") from error
     return Checkpoint(version, whole["parent"], whole)
 
 
@@ -230,33 +243,49 @@ def finish_publication(home: Path, version: int) -> bool:
 
 
 def roll_back(home: Path, to: int | None = None) -> tuple[int, int]:
-    """Point `CURRENT` at an older version (default: the current one's parent; 0 is the base).
+    """Go back, for good: pin an older version and let the chain go on from it.
 
-    Returns (from, to). Raises CheckpointError when that version is gone or was rejected.
+    Without `to` it is the parent of what serves; 0 is the base. The pin comes first, so that a
+    kill between the two leaves the wanted version serving, and the same call again does the rest.
+
+    Returns (from, to). Raises CheckpointError when that version is gone, damaged or was rejected,
+    ResourceError when the disk is full.
     """
-    now = current(home)
-    if now == BASE_VERSION and to is None:
+    before = serving(home)
+    if before == BASE_VERSION and to is None:
         raise CheckpointError("the untouched base serves; there is nothing to roll back")
-    target = to if to is not None else (read(home, now).parent or BASE_VERSION)
-    if target != BASE_VERSION and target not in versions(home):
-        there = ", ".join(name(v) for v in versions(home)) or "none"
+    target = to if to is not None else (read(home, before).parent or BASE_VERSION)
+    if target == before == current(home) and pinned(home) is None:
         raise CheckpointError(
-            f"{name(target)}: no such version; there are {there} and 0 (the base)"
+            f"{name(target)} is what serves now; to keep it: python -m autodidact pin {target}"
         )
-    if target in rejected(home):
-        raise CheckpointError(f"{name(target)} was rejected: {rejected(home)[target]}")
-    if target == now:
-        raise CheckpointError(f"{name(target)} is what serves now")
-    point(home, target)
-    return now, target
+    with _servable(home, target):
+        _write_pin(home, target)
+        try:
+            point(home, target)
+        except OSError as error:
+            what = f"{name(target)} is pinned, but the learner still goes on from {name(before)}"
+            raise _undone(home, error, f"{what}; roll back again") from error
+    return before, target
 
 
-def pins(home: Path) -> set[int]:
+def pin(home: Path, version: int) -> None:
+    """Let `version` serve whatever is published, durably; 0 is the untouched base.
+
+    Raises CheckpointError when it is gone, damaged or was rejected, ResourceError when the disk is
+    full. Its files are read and checked, and retention is kept out meanwhile.
+    """
+    with _servable(home, version):
+        _write_pin(home, version)
+
+
+def unpin(home: Path) -> None:
+    """Let the newest version serve again, durably. Also removes a `PIN` that cannot be read."""
     try:
-        lines = (home / "PIN").read_text().split()
-    except FileNotFoundError:
-        return set()
-    return {int(line) for line in lines if line.isdigit()}
+        (home / "PIN").unlink(missing_ok=True)
+        _fsync(home)
+    except OSError as error:
+        raise _undone(home, error, "the pin could not be removed") from error
 
 
 def rejected(home: Path) -> dict[int, str]:
@@ -279,14 +308,15 @@ def reject(home: Path, version: int, reason: str) -> None:
 def retain(home: Path, keep: int) -> list[int]:
     """Delete all but the newest `keep`, the current and the pinned versions. Returns the deleted.
 
-    A version that a reader holds is left for the next time.
+    A version that a reader holds is left for the next time, and so are all while `PIN` cannot be
+    read: any of them might be meant.
     """
+    gone: list[int] = []
     present = versions(home)
-    safe = set(present[-keep:]) | pins(home) | {current(home)}
-    gone = []
-    for version in present:
-        if version not in safe and _delete(home, version):
-            gone.append(version)
+    with suppress(CheckpointError):
+        for version in present[:-keep]:
+            if _delete(home, version, lambda: {current(home), pinned(home)}):
+                gone.append(version)
     for rest in (home / ".trash").iterdir():
         shutil.rmtree(rest, ignore_errors=True)
     return gone
@@ -295,14 +325,18 @@ def retain(home: Path, keep: int) -> list[int]:
 def discard(home: Path, gone: Sequence[int]) -> list[int]:
     """Delete these versions, pinned or not, but never the current one. Returns the deleted.
 
-    Waits a moment for a reader that holds one; what it still holds then is left.
+    A pin on one of them goes first, also one that cannot be read, so that no server holds on to
+    what is being deleted. Waits a moment for a reader that holds one; what it still holds then is
+    left.
     """
+    if _pinned_among(home, [version for version in gone if version != current(home)]):
+        unpin(home)
     deleted = []
     for version in gone:
         for _ in range(20):
             if version == current(home) or version not in versions(home):
                 break
-            if _delete(home, version):
+            if _delete(home, version, lambda: {current(home)}):
                 deleted.append(version)
                 break
             time.sleep(0.1)
@@ -330,7 +364,16 @@ def write_atomic(path: Path, data: bytes) -> None:
     _replace(path, data)
 
 
-def _delete(home: Path, version: int) -> bool:
+def _pinned_among(home: Path, gone: Sequence[int]) -> bool:
+    try:
+        return pinned(home) in gone
+    except CheckpointError:
+        return bool(gone)
+
+
+def _delete(home: Path, version: int, spared: Callable[[], Container[int | None]]) -> bool:
+    """Delete a version that nobody reads. What is to be spared is asked under the lock: `pin` holds
+    the other side of it until its file is written."""
     path = folder(home, version)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -338,6 +381,8 @@ def _delete(home: Path, version: int) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if version in spared():
+            return False
         target = home / ".trash" / f"{name(version)}-{os.getpid()}"
         os.rename(path, target)
     except OSError:
@@ -347,6 +392,73 @@ def _delete(home: Path, version: int) -> bool:
     _fsync(home / "versions")
     shutil.rmtree(target, ignore_errors=True)
     return True
+
+
+@contextmanager
+def _lease(home: Path, version: int) -> Iterator[int]:
+    """Keep retention off a version for the block; yields a handle of its folder. Raises
+    CheckpointError if it is gone, OSError if this process is short of something."""
+    root = folder(home, version)
+    try:
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
+        raise CheckpointError(f"{name(version)}: no such version") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if not root.exists():  # deleted while we waited for the lock
+            raise CheckpointError(f"{name(version)}: no such version")
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _servable(home: Path, version: int) -> Iterator[None]:
+    """Refuse a version that cannot serve; keep one that can for the block."""
+    if version == BASE_VERSION:
+        yield
+        return
+    if version not in versions(home):
+        there = ", ".join(name(v) for v in versions(home)) or "none"
+        raise CheckpointError(
+            f"{name(version)}: no such version; there are {there} and 0 (the base)"
+        )
+    refused = rejected(home)
+    if version in refused:
+        raise CheckpointError(f"{name(version)} was rejected: {refused[version]}")
+    with _lease(home, version) as handle:
+        base = _parse(version, _read_in(handle, MANIFEST, version))["base"]["sha256"]
+        verify(home, version, base)
+        yield
+
+
+def _write_pin(home: Path, version: int) -> None:
+    try:
+        _replace(home / "PIN", f"{name(version)}\n".encode())
+    except OSError as error:
+        raise _undone(home, error, f"{name(version)} not pinned") from error
+
+
+def _undone(home: Path, error: OSError, what: str) -> AutodidactError:
+    """The error to raise for one of the disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"{home}: the disk is full; {what}")
+    return CheckpointError(f"{what}: {error}")
+
+
+def _number_in(path: Path) -> int | None:
+    """The version that a file names in its only line; None without the file."""
+    try:
+        text = path.read_bytes().strip()
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        text = b""
+    if not text.isdigit() or len(text) > 12:
+        raise CheckpointError(f"{path}: not a version number")
+    return int(text)
 
 
 def _parse(version: int, data: bytes) -> dict[str, Any]:
@@ -368,12 +480,14 @@ def _read_in(root: int, file: str, version: int) -> bytes:
             if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 return stream.read()
     except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
         raise CheckpointError(f"{name(version)} rejected: {file}: {error.strerror}") from None
     raise CheckpointError(f"{name(version)} rejected: {file}: not a regular file")
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}")
     try:
         _write(temporary, data)
         os.replace(temporary, path)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autodidact import checkpoints, forget, records, settings
+from autodidact import checkpoints, forget, records, settings, versions
 from autodidact.errors import AutodidactError
 from autodidact.prove.command import prove
 from autodidact.report_words import card_text
@@ -62,10 +62,11 @@ def status(
     if as_json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    live = found["current"]
+    held = found["pinned"]
+    until = " (pinned: newer ones wait for `unpin`)" if held is not None else ""
     print(f"home       {root}")
     print(f"base       {found['base'] or 'not chosen yet'}")
-    print(f"serving    {f'checkpoint {live}' if live else 'the untouched base'}")
+    print(f"serving    {versions.call(found['serving'])}{until}")
     print(f"versions   {', '.join(map(str, found['versions'])) or 'none'}")
     for version, reason in found["rejected"].items():
         print(f"           {version} could not be loaded: {reason}")
@@ -76,27 +77,6 @@ def status(
         print(f"source     {source['name']}: {source['documents']} documents{trouble}")
     for text in found["cycles"]:
         print(f"           {text}")
-
-
-@app.command()
-def rollback(
-    to: Annotated[int | None, typer.Option(help="Version to serve; 0 is the base.")] = None,
-    home: Home = None,
-    config: Config = None,
-) -> None:
-    """Serve an older version again (default: the parent of the current one).
-
-    What was taught since goes back into the queue; the next cycle builds on that version.
-    """
-    root = settings.load(config, home=home).home
-    old, new = checkpoints.roll_back(root, to)
-    request = root / "inbox" / f"rollback-{time.time_ns()}.json"
-    request.parent.mkdir(exist_ok=True)
-    checkpoints.write_atomic(request, json.dumps({"do": "rollback", "to": new}).encode())
-    serving = f"checkpoint {new}" if new else "the untouched base"
-    print(
-        f"rolled back from {old} to {new}: a running server answers from {serving} in two seconds"
-    )
 
 
 @app.command()
@@ -141,7 +121,8 @@ def retention(
     print(json.dumps(matrix, ensure_ascii=False) if as_json else retention_text(matrix, width))
 
 
-app.command()(forget.forget)
+for command in (versions.versions, versions.pin, versions.unpin, versions.rollback, forget.forget):
+    app.command()(command)
 app.command()(prove)
 
 
@@ -156,6 +137,8 @@ def _status(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "base": None,
         "current": checkpoints.current(home),
+        "pinned": checkpoints.pinned(home),
+        "serving": checkpoints.serving(home),
         "versions": checkpoints.versions(home),
         "rejected": checkpoints.rejected(home),
         "learner": "has not run here yet",

@@ -15,7 +15,8 @@
         ├── UnknownModel       404
         ├── ContextExceeded    400
         ├── NotReady           503 with `retry_after_s`
-        └── Busy               503 with `retry_after_s`
+        ├── Busy               503 with `retry_after_s`
+        └── RateExceeded       429 with `retry_after_s`
 
 Entry points print `str(error)` after "autodidact: " on standard error and exit with `exit_code`.
 Anything that is not an `AutodidactError` is a bug of ours and keeps its traceback.
@@ -94,3 +95,9 @@ class NotReady(GeneratorError):
 
 class Busy(GeneratorError):
     status = 503
+
+
+class RateExceeded(GeneratorError):
+    """One address asks more often than the settings allow."""
+
+    status = 429

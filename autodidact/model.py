@@ -2,7 +2,9 @@
 
 Contract: `load` gives a frozen base (no gradients, eval mode) and its tokenizer with a chat
 template, its own or a plain one. Adapters are never put into this module tree; the engine and the
-trainer work on copies that share its tensors (`fork`). 4-bit loading is not covered yet.
+trainer work on copies that share its tensors (`fork`). The number format is the caller's choice:
+by default the one to train in, float32 on a CPU; for serving also bfloat16 and quantised weights
+(quantise.py), which never change what another process has loaded.
 """
 
 from __future__ import annotations
@@ -14,22 +16,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
-from autodidact.errors import ModelError
+from autodidact import quantise
+from autodidact.errors import ModelError, SettingError
 from autodidact.types import Message
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+Quantisation = Literal["none", "int8", "int4"]
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -41,6 +49,8 @@ PLAIN_TEMPLATE = (
 )
 MAX_CONTEXT = 8192
 """Longest context used, whatever the model allows: longer ones cost memory for the cache."""
+HALF_FROM = 30_000_000
+"""Parameters from which "auto" may take bfloat16 on a CPU; smaller products gain nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +69,31 @@ class LoadedBase:
     control_tokens: tuple[str, ...]
 
 
-def load(path: Path, threads: int) -> LoadedBase:
-    """Load a base from a local folder. Raises ModelError with one line."""
+def load(
+    path: Path,
+    threads: int,
+    *,
+    dtype: Dtype | None = None,
+    quantisation: Quantisation = "none",
+) -> LoadedBase:
+    """Load a base from a local folder.
+
+    `dtype`: None is the format to train in (float32 on a CPU, half precision on a CUDA GPU);
+    "auto" is the one to serve in: on a CPU bfloat16 where its products are clearly faster and the
+    model has at least `HALF_FROM` parameters. `quantisation` concerns the linear layers' weights
+    (quantise.py). Raises ModelError about the folder and SettingError about a setting, one line.
+    """
     transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
-    device, dtype, why = _placement()
+    if quantisation != "none":
+        quantise.require(quantisation)
     try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        device, number, why = _placement(config, dtype)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, local_files_only=True, use_safetensors=True
+            path, dtype=number, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
@@ -83,6 +108,7 @@ def load(path: Path, threads: int) -> LoadedBase:
     if not stop_ids:
         raise ModelError(f"{path}: the tokenizer has no end-of-text token, so replies cannot end")
     parameters = sum(p.numel() for p in model.parameters())
+    weights = "" if quantisation == "none" else ", " + quantise.quantise(model, quantisation)
     longest = getattr(model.config, "max_position_embeddings", None) or 1024
     context = min(int(longest), MAX_CONTEXT)
     pad = tokenizer.pad_token_id
@@ -95,8 +121,8 @@ def load(path: Path, threads: int) -> LoadedBase:
         _start_id(tokenizer, stop_ids),
         pad if pad is not None else min(stop_ids),
         parameters,
-        f"{parameters / 1e6:.1f}M parameters, {str(dtype).removeprefix('torch.')} on {device}"
-        f" ({why}), {torch.get_num_threads()} threads, context {context}",
+        f"{parameters / 1e6:.1f}M parameters, {str(number).removeprefix('torch.')} on {device}"
+        f" ({why}){weights}, {torch.get_num_threads()} threads, context {context}",
         tuple(t.content for t in tokenizer.added_tokens_decoder.values() if t.special),
     )
 
@@ -120,7 +146,10 @@ def half_precision_pays(base: LoadedBase) -> bool:
     matrix units they are); measured on products of the base's width."""
     if base.model.dtype != torch.float32 or base.device.type != "cpu":
         return False
-    width = int(getattr(base.model.config, "hidden_size", 256))
+    return _half_pays(int(getattr(base.model.config, "hidden_size", 256)))
+
+
+def _half_pays(width: int) -> bool:
     a, b = torch.randn(1024, width), torch.randn(4 * width, width)
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -225,10 +254,33 @@ def _start_id(tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int]) -> i
     return int(bos) if bos is not None else min(stop_ids)
 
 
-def _placement() -> tuple[torch.device, torch.dtype, str]:
+def _placement(
+    config: PretrainedConfig, dtype: Dtype | None
+) -> tuple[torch.device, torch.dtype, str]:
+    """Where the model goes, in which number format, and why."""
     if torch.cuda.is_available():
-        bf16 = torch.cuda.is_bf16_supported()
-        return torch.device("cuda"), torch.bfloat16 if bf16 else torch.float16, "a CUDA GPU"
-    if torch.backends.mps.is_available():
-        return torch.device("mps"), torch.float32, "an Apple GPU"
-    return torch.device("cpu"), torch.float32, "no GPU"
+        device, half, place = torch.device("cuda"), torch.cuda.is_bf16_supported(), "a CUDA GPU"
+        if dtype == "bfloat16" and not half:
+            raise SettingError('server.dtype: this GPU has no bfloat16; set "auto" or "float32"')
+        if dtype in (None, "auto"):
+            return device, torch.bfloat16 if half else torch.float16, place
+    else:
+        apple = torch.backends.mps.is_available()
+        device = torch.device("mps" if apple else "cpu")
+        place = "an Apple GPU" if apple else "no GPU"
+    if dtype == "auto" and device.type == "cpu":
+        number, why = _faster(config)
+        return device, number, f"{place}; {why}"
+    number = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    return device, number, f"{place}; as set" if dtype in ("float32", "bfloat16") else place
+
+
+def _faster(config: PretrainedConfig) -> tuple[torch.dtype, str]:
+    """The format in which a CPU serves this model faster, and why."""
+    with torch.device("meta"):  # shapes without memory
+        shape = AutoModelForCausalLM.from_config(config)
+    if sum(p.numel() for p in shape.parameters()) < HALF_FROM:
+        return torch.float32, f"below {HALF_FROM / 1e6:.0f}M parameters"
+    if _half_pays(int(getattr(config, "hidden_size", 256))):
+        return torch.bfloat16, "clearly faster than float32 here"
+    return torch.float32, "bfloat16 is not clearly faster here"

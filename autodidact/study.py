@@ -275,6 +275,8 @@ class _Study:
         trial = sft.batches(everything, old if tokens else [], share, size, 0, self.weaving)
         step_s = sft.seconds_per_step(self.trainer, trial)
         train_s = (self.budget_s - self.elapsed()) * (1 - MEASURE_SHARE)
+        if self.job["kind"] == "forget":
+            train_s = max(train_s, plans.relearning_s(a_pass([], 0.0), step_s))
         offered = [i for i in tokens if tokens[i]]
         plan = plans.fit(self.settings, offered, a_pass, share, step_s, train_s)
         if self.job.get("steps"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Generator as Stream
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -53,6 +53,11 @@ class Ask:
     top_k: int = 50
     max_length: int | None = None
     seed: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
     conversation_id: str | None = None
     model: str | None = None
     again: bool = False
@@ -91,6 +96,11 @@ def begin(
         top_k=ask.top_k,
         max_new_tokens=ask.max_length or max(1, min(DEFAULT_LENGTH, room_left)),
         seed=secrets.randbelow(2**32) if ask.seed is None else ask.seed,
+        min_p=ask.min_p,
+        repetition_penalty=ask.repetition_penalty,
+        presence_penalty=ask.presence_penalty,
+        frequency_penalty=ask.frequency_penalty,
+        stop=ask.stop,
     )
     prepared = generator.prepare(window.messages, params, ask.model)
     begun = store.begin(
@@ -104,6 +114,41 @@ def begin(
         passages=passages,
     )
     return Reply(store, generator, prepared, begun, status.context, window.dropped, passages)
+
+
+class Generation:
+    """A generator's stream that any thread may cancel.
+
+    `stream` may be read once. After `cancel` it yields nothing more and has no last delta with a
+    `finish`. It ends at once where the generator's own stream can be cancelled (a `cancel()` that
+    any thread may call), else at that stream's next delta.
+    """
+
+    def __init__(self, generator: Generator, prepared: Prepared) -> None:
+        self._generator = generator
+        self._prepared = prepared
+        self._deltas: Iterator[Delta] | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        cancel = getattr(self._deltas, "cancel", None)
+        if cancel is not None:
+            cancel()
+
+    def stream(self) -> Stream[Delta, None, None]:
+        # Set before the look at `_cancelled`: whichever comes first, one of the two is seen.
+        self._deltas = deltas = self._generator.stream(self._prepared)
+        try:
+            while not self._cancelled:
+                delta = next(deltas, None)
+                if delta is None or self._cancelled:
+                    return
+                yield delta
+        finally:
+            close = getattr(deltas, "close", None)
+            if close is not None:
+                close()
 
 
 class Reply:
@@ -128,7 +173,7 @@ class Reply:
         self.first_token_ms: int | None = None
         self.tok_s: float | None = None
         self._store = store
-        self._generator = generator
+        self._generation = Generation(generator, prepared)
         self._limit = limit
         self._dropped = dropped
         self._first: tuple[float, int] | None = None
@@ -139,12 +184,12 @@ class Reply:
         return _context(len(self.prepared.prompt_ids) + self.tokens, self._limit, self._dropped)
 
     def stream(self) -> Stream[Delta, None, None]:
-        """The reply's deltas. Closing the stream stops the generation.
+        """The reply's deltas. Closing the stream, or `cancel`, stops the generation.
 
         However it ends, the reply is stored as far as it came: finished, `stopped` by the reader or
         `failed` (the exception goes on to the caller).
         """
-        deltas = self._generator.stream(self.prepared)
+        deltas = self._generation.stream()
         started = time.perf_counter()
         finish: Finish = "stopped"
         try:
@@ -156,9 +201,7 @@ class Reply:
             finish = "failed"
             raise
         finally:
-            close = getattr(deltas, "close", None)
-            if close is not None:
-                close()
+            deltas.close()
             self.finish = finish
             self._store.finish(
                 self.begun.reply_id,
@@ -168,6 +211,14 @@ class Reply:
                 tok_s=self.tok_s,
                 first_token_ms=self.first_token_ms,
             )
+
+    def cancel(self) -> None:
+        """Stop the generation from any thread, within one token."""
+        self._generation.cancel()
+
+    def withdraw(self) -> None:
+        """Take back question and reply: for a request that was refused after all."""
+        self._store.withdraw(self.begun)
 
     def _take(self, delta: Delta, elapsed_s: float) -> None:
         self.text += delta.text

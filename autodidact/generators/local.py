@@ -1,46 +1,74 @@
-"""The local model as a `Generator`: loads in the background, follows `CURRENT`, streams text.
+"""The local model as a `Generator`: loads in the background, follows what is published.
 
-One watcher thread resolves and loads the base, then the published version, and from then on reads
-`CURRENT` twice a second. A new version is verified, built and tried beside the old one; then one
-reference is switched. A request holds the version that `prepare` gave it until it ends. A version
-that does not load is noted in `REJECTED`, said once, and never tried again; the old one goes on.
+One watcher thread resolves and loads the base, then the version that serves (the pinned one, else
+what `CURRENT` names), and from then on looks twice a second. A new version is verified, built and
+tried beside the old one; then one reference is switched. A request holds the version that `prepare`
+gave it until it ends. A version that does not load is noted in `REJECTED`, said once, and never
+tried again; the old one goes on. Kept versions and the bare base can be asked for by name.
+
+Tokens come from the `Batcher`; here they become text, which ends before a stop string.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
 from autodidact import checkpoints, hub
 from autodidact import model as models
 from autodidact.engine import Engine, Version
+from autodidact.engine.batcher import Batcher, Observe, Ticket
 from autodidact.errors import (
     AutodidactError,
-    Busy,
     CheckpointError,
     ContextExceeded,
     NotReady,
     UnknownModel,
 )
+from autodidact.generators.shelf import Shelf
+from autodidact.generators.stops import StopStrings
+from autodidact.generators.tokens import explain, text_ids
 from autodidact.settings import ServerSettings
-from autodidact.types import Delta, Message, ModelStatus, Prepared, SamplingParams
+from autodidact.types import (
+    Delta,
+    Message,
+    ModelStatus,
+    Prepared,
+    SamplingParams,
+    ServedModel,
+    TokenLogprob,
+)
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
 RETRY_S = 30
 SMALL_MODEL = 30_000_000
 """Below this many parameters one thread is fastest: forward passes are too short to share."""
+NAME = "autodidact"
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What exists once the base is in memory."""
+
+    engine: Engine
+    batcher: Batcher
+    shelf: Shelf
+    base_sha256: str
 
 
 class LocalGenerator:
-    """Start it with `start`, end it with `close`; everything else may be called from any thread."""
+    """Start it with `start`, end it with `close`; everything else may be called from any thread.
+
+    `observe(name, value)` is told the seconds of queues, first tokens, gaps and replies.
+    """
 
     def __init__(
         self,
@@ -51,95 +79,153 @@ class LocalGenerator:
         self._home = home
         self._settings = settings
         self._resolve = resolve
-        self._engine: Engine | None = None
+        self._loaded: _Loaded | None = None
         self._live: Version | None = None
         self._status = ModelStatus("loading", "", False, 0, 0, time.time())
-        self._base_sha256 = ""
         self._refused: dict[int, str] = {}
-        self._slots = threading.BoundedSemaphore(settings.max_concurrent)
-        self._count_lock = threading.Lock()
-        self._active = 0
+        self._reloads = {"reloads_total": 0.0, "rejected_total": 0.0, "reload_seconds_sum": 0.0}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="checkpoint-watcher", daemon=True)
+        self.observe: Observe = lambda name, value: None
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
         self._closing.set()
+        if self._loaded is not None:
+            self._loaded.batcher.close()
 
     # Generator -----------------------------------------------------------------------------
 
     def status(self) -> ModelStatus:
         return self._status
 
+    @property
+    def running(self) -> int:
+        """Replies in the batch."""
+        return self._loaded.batcher.running if self._loaded else 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a place in it."""
+        return self._loaded.batcher.waiting if self._loaded else 0
+
     def active(self) -> int:
-        """Replies being generated or waiting for a slot."""
-        return self._active
+        """Replies being generated or waiting for their turn."""
+        return self.running + self.waiting
+
+    def figures(self) -> dict[str, float]:
+        """Counters and gauges, by name; nothing before the base has loaded."""
+        if self._loaded is None:
+            return {}
+        batcher = self._loaded.batcher
+        return {
+            **{name: float(count) for name, count in batcher.counts.items()},
+            **self._reloads,
+            "running": batcher.running,
+            "waiting": batcher.waiting,
+            "cache_bytes": batcher.cache_bytes,
+            "versions_in_memory": len(self._loaded.shelf),
+            "live": self._status.live,
+        }
 
     def count(self, messages: Sequence[Message]) -> int:
-        return len(models.prompt_ids(self._ready()[0].base, messages))
+        return len(models.prompt_ids(self._ready()[0].engine.base, messages))
 
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
     ) -> Prepared:
-        engine, live = self._ready()
-        version = self._choose(engine, live, model)
-        limit = self._settings.max_concurrent + self._settings.max_queue
-        if self._active >= limit:
-            raise Busy(f"the server is busy with {self._active} other replies", retry_after_s=4)
-        ids = models.prompt_ids(engine.base, messages)
-        room = engine.base.context - len(ids)
+        loaded, live = self._ready()
+        version = self._choose(loaded, live, model)
+        return self._fitting(
+            loaded, version, models.prompt_ids(loaded.engine.base, messages), params
+        )
+
+    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
+        loaded, live = self._ready()
+        version = self._choose(loaded, live, model)
+        return self._fitting(loaded, version, text_ids(loaded.engine.base, text), params)
+
+    def _fitting(
+        self, loaded: _Loaded, version: Version, ids: Sequence[int], params: SamplingParams
+    ) -> Prepared:
+        loaded.batcher.check()
+        context = loaded.engine.base.context
+        room = context - len(ids)
         if room < 1 or params.max_new_tokens > room:
             raise ContextExceeded(
-                f"prompt {len(ids)} + max_length {params.max_new_tokens} exceeds "
-                f"{engine.base.context} tokens"
+                f"prompt {len(ids)} + max_length {params.max_new_tokens} exceeds {context} tokens"
             )
         return Prepared(version.number, tuple(ids), room, params, version)
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]:
-        engine, _ = self._ready()
-        with self._count_lock:
-            self._active += 1
-        try:
-            with self._slots:
-                yield from self._stream(engine, prepared)
-        finally:
-            with self._count_lock:
-                self._active -= 1
+    def models(self) -> list[ServedModel]:
+        """What a request may ask for by name, the newest first, the base last."""
+        _, live = self._ready()
+        newest, pinned = checkpoints.current(self._home), checkpoints.pinned(self._home)
+        found = [ServedModel(NAME, live.number, self._status.since, "newest")]
+        for number in reversed(checkpoints.versions(self._home)):
+            if number in self._refused:
+                continue
+            role: Any = "pinned" if number == pinned else "newest" if number == newest else "kept"
+            made = (checkpoints.folder(self._home, number) / checkpoints.MANIFEST).stat().st_mtime
+            found.append(ServedModel(f"{NAME}@{number}", number, made, role))
+        return [*found, ServedModel("base", 0, self._status.since, "base")]
 
-    def _stream(self, engine: Engine, prepared: Prepared) -> Iterator[Delta]:
+    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+        loaded, _ = self._ready()
+        ticket = loaded.batcher.submit(prepared.handle, prepared.prompt_ids, prepared.params)
+        yield from self._text(loaded.engine, ticket)
+
+    def _text(self, engine: Engine, ticket: Ticket) -> Iterator[Delta]:
+        """Tokens as text. Text that may be the beginning of a stop string is held back."""
         decoder = DecodeStream(skip_special_tokens=True)
         tokenizer = engine.base.tokenizer._tokenizer
-        tokens = pending = 0
-        replies = engine.stream(prepared.handle, prepared.prompt_ids, prepared.params)
+        stops = StopStrings(ticket.params.stop)
+        pending = 0
+        explained: list[TokenLogprob] = []
+        draws = ticket.draws()
         try:
-            for token in replies:
-                tokens += 1
+            for drawn in draws:
                 pending += 1
-                text = decoder.step(tokenizer, token)
+                if drawn.logprob is not None:
+                    explained.append(explain(engine.base, drawn))
+                text = stops.feed(decoder.step(tokenizer, drawn.token) or "")
+                if stops.met:
+                    ticket.cancel()  # before the reader has its turn, which may be long
+                    yield Delta(text, pending, "stop", tuple(explained))
+                    return
                 if text:
-                    yield Delta(text, pending)
-                    pending = 0
+                    yield Delta(text, pending, None, tuple(explained))
+                    pending, explained = 0, []
         finally:
-            replies.close()  # type: ignore[attr-defined]
-        finish = "length" if tokens >= prepared.params.max_new_tokens else "stop"
-        yield Delta("", pending, finish)  # type: ignore[arg-type]
+            draws.close()  # type: ignore[attr-defined]
+        yield Delta(stops.rest(), pending, ticket.finish or "stop", tuple(explained))
 
-    def _ready(self) -> tuple[Engine, Version]:
-        if self._engine is None or self._live is None:
+    def _ready(self) -> tuple[_Loaded, Version]:
+        if self._loaded is None or self._live is None:
             if self._status.state == "failed":
                 raise NotReady(f"no model: {self._status.reason}", retry_after_s=RETRY_S)
             raise NotReady("the model is loading", retry_after_s=2)
-        return self._engine, self._live
+        return self._loaded, self._live
 
-    def _choose(self, engine: Engine, live: Version, asked: str | None) -> Version:
-        if asked in (None, "", "autodidact", f"autodidact@{live.number}"):
+    def _choose(self, loaded: _Loaded, live: Version, asked: str | None) -> Version:
+        if asked in (None, "", NAME, f"{NAME}@{live.number}"):
             return live
-        if asked in ("base", "autodidact@0"):
-            return engine.untouched
-        there = ["autodidact", f"autodidact@{live.number}", "base"]
-        raise UnknownModel(f"no such model; there are {', '.join(dict.fromkeys(there))}")
+        if asked == "base":
+            return loaded.engine.untouched
+        name, _, number = (asked or "").partition("@")
+        if name == NAME and number.isdecimal() and len(number) < 10:
+            if int(number) in self._refused:
+                raise UnknownModel(f"model: {self._refused[int(number)]}")
+            try:
+                return loaded.shelf.get(int(number))
+            except CheckpointError as error:
+                log.info("asked for a version that cannot be had: %s", error)
+            except OSError as error:
+                log.warning("asked for a version that cannot be read: %s", error)
+        there = [one.id for one in self.models()]
+        raise UnknownModel(f"no such model; there are {', '.join(there)}")
 
     # Watching ------------------------------------------------------------------------------
 
@@ -168,64 +254,90 @@ class LocalGenerator:
         return False
 
     def _load_base(self) -> None:
-        base = self._resolve()
-        self._status = replace(self._status, name=base.name, fallback=base.fallback)
-        loaded = models.load(base.path, 1)
-        threads = self._settings.threads or (
-            1 if loaded.parameters < SMALL_MODEL else min(2, models.threads_for(0, spare=False))
+        loaded = self._loaded or self._load()
+        self._loaded = loaded
+        version = self._first(loaded)
+        loaded.shelf.keep(version.number)
+        base = loaded.engine.base
+        self._switch(
+            version,
+            state="ready",
+            context=base.context,
+            parameters=base.parameters,
+            reason="",
         )
-        models.use_threads(threads)
-        self._base_sha256 = base.sha256
-        engine = Engine(loaded)
-        self._engine = engine
-        version = engine.untouched
-        number = checkpoints.current(self._home)
+        log.info("serving %s: %s", _call(version.number), base.description)
+
+    def _load(self) -> _Loaded:
+        """The base in memory and a running batcher on it."""
+        settings = self._settings
+        found = self._resolve()
+        self._status = replace(self._status, name=found.name, fallback=found.fallback)
+        base = models.load(found.path, 1, dtype=settings.dtype, quantisation=settings.quantisation)
+        models.use_threads(self._threads(base.parameters))
+        engine = Engine(base)
+        batcher = Batcher(
+            engine,
+            max_concurrent=settings.max_concurrent,
+            max_queue=settings.max_queue,
+            prefill_tokens=settings.prefill_tokens,
+            queue_seconds=settings.queue_seconds,
+            reply_seconds=settings.reply_seconds,
+            observe=lambda name, value: self.observe(name, value),
+        )
+        batcher.start()
+        shelf = Shelf(self._home, engine, found.sha256, settings.versions_in_memory)
+        return _Loaded(engine, batcher, shelf, found.sha256)
+
+    def _threads(self, parameters: int) -> int:
+        most = min(2, models.threads_for(0, spare=False))
+        return self._settings.threads or (1 if parameters < SMALL_MODEL else most)
+
+    def _first(self, loaded: _Loaded) -> Version:
+        """What serves at the start: the newest that loads, going from parent to parent."""
+        number = checkpoints.serving(self._home)
         while number != checkpoints.BASE_VERSION:
-            found = self._try_load(engine, number)
+            found = self._try_load(loaded, number)
             if found is not None:
-                version = found
-                break
+                return found
             try:
                 number = checkpoints.read(self._home, number).parent or checkpoints.BASE_VERSION
             except CheckpointError:
                 break
-        self._switch(
-            version,
-            state="ready",
-            context=loaded.context,
-            parameters=loaded.parameters,
-            reason="",
-        )
-        log.info("serving %s: %s", _call(version.number), loaded.description)
+        return loaded.engine.untouched
 
     def _follow(self) -> None:
-        engine, live = self._ready()
-        number = checkpoints.current(self._home)
+        loaded, live = self._ready()
+        number = checkpoints.serving(self._home)
         if number == live.number and self._status.rejected:
             self._status = replace(self._status, rejected="")
         if number == live.number or number in self._refused:
             return
-        version = engine.untouched if number == 0 else self._try_load(engine, number)
+        begun = time.monotonic()
+        version = self._try_load(loaded, number)
         if version is None:
             return
+        loaded.shelf.keep(number)
         self._switch(version, rejected="")
-        gc.collect()
+        self._reloads["reloads_total"] += 1
+        self._reloads["reload_seconds_sum"] += time.monotonic() - begun
         log.info("%s is live", _call(number))
 
-    def _try_load(self, engine: Engine, number: int) -> Version | None:
+    def _try_load(self, loaded: _Loaded, number: int) -> Version | None:
+        """The version, or None when it has just been refused for good."""
         try:
-            files = checkpoints.verify(self._home, number, self._base_sha256)
-            return engine.load(number, files.config, files.weights)
+            return loaded.shelf.get(number)
         except OSError:
             raise  # a passing fault of the disk: the next look tries again
         except Exception as error:
-            if checkpoints.current(self._home) != number:
+            if checkpoints.serving(self._home) != number:
                 return None
             reason = str(error)
             if not isinstance(error, CheckpointError):
                 log.exception("%s could not be loaded", _call(number))
                 reason = f"{checkpoints.name(number)}: could not be loaded ({type(error).__name__})"
             self._refused[number] = reason
+            self._reloads["rejected_total"] += 1
             serving = _call(self._live.number) if self._live else "an older version"
             log.error("%s; serving %s", reason, serving)
             self._status = replace(self._status, rejected=reason)

@@ -21,7 +21,9 @@ import sqlite_utils
 from autodidact.store.connection import Connections
 from autodidact.types import Passage
 
-Finish = Literal["open", "stop", "length", "stopped", "failed"]
+Finish = Literal["open", "stop", "length", "time", "stopped", "failed"]
+"""How a reply ended, as `types.Finish` says; or that its reader stopped it, that it failed, that it
+has not ended."""
 TITLE_CHARS = 60
 WIPE_AFTER_S = 60.0
 
@@ -217,6 +219,22 @@ class ChatStore:
                 "UPDATE messages SET content = ?, finish = ?, tokens = ?, tok_s = ?, "
                 "first_token_ms = ? WHERE id = ?",
                 (content, finish, tokens, tok_s, first_token_ms, reply_id),
+            )
+
+    def withdraw(self, begun: Begun) -> None:
+        """Take back what `begin` stored: the reply, its question if no other reply answers it, and
+        the conversation if nothing else is in it."""
+        with self._db.write() as db:
+            db.conn.execute("DELETE FROM messages WHERE id = ?", (begun.reply_id,))
+            db.conn.execute(
+                "DELETE FROM messages WHERE id = ? AND NOT EXISTS "
+                "(SELECT 1 FROM messages WHERE reply_to = ?)",
+                (begun.question_id, begun.question_id),
+            )
+            db.conn.execute(
+                "DELETE FROM conversations WHERE id = ? AND NOT EXISTS "
+                "(SELECT 1 FROM messages WHERE conversation_id = ?)",
+                (begun.conversation_id, begun.conversation_id),
             )
 
     def delete(self, conversation_id: str) -> bool:

@@ -4,6 +4,9 @@ The app opens `chat.db` in `home` (it is that file's only writer) and reads `lea
 `passages.db` and the manifests there. Run it with uvicorn; open streams end as soon as SIGTERM or
 SIGINT arrives. A server that stops in another way (a test's) calls
 `app.state.site.shutdown.begin()`.
+
+Overload is answered here: a request for a reply beyond the bounded queue gets a 503, one beyond its
+address's share a 429, both with `Retry-After` in whole seconds (RFC 9110, §10.2.3).
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
@@ -39,16 +44,22 @@ from autodidact.errors import AutodidactError, GeneratorError, ResourceError
 from autodidact.settings import PROJECT, RetrievalSettings, ServerSettings
 from autodidact.store.chat import ChatStore
 from autodidact.types import Generator
-from autodidact.web import chat, citations, learning, pages, words
+from autodidact.web import admin, chat, citations, learning, metrics, openai, pages, words
 from autodidact.web.events import Watcher
 from autodidact.web.guard import SECURITY_HEADERS, Guard, one_line
+from autodidact.web.limits import Allowance, Places
+from autodidact.web.metrics import Counting, Metrics
 from autodidact.web.site import Site, site_of
 from autodidact.web.sse import EventStream, Shutdown
 
 STATIC = PROJECT / "static"
 WORKERS = 4
-# Threads beyond those that replies can hold, so that one request too many is still told so.
+# A place is free a moment before its thread is.
 SPARE_REPLIES = 4
+LOADING_RETRY_S = 5
+STOPPING_RETRY_S = 5
+GENERATING = frozenset({"/chat", "/v1/chat/completions", "/v1/completions"})
+"""Routes that make a reply, which `server.requests_per_minute` bounds."""
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +92,7 @@ def build_app(
         docs_url=None,
         redoc_url=None,
         middleware=[
+            Middleware(Counting, metrics=site.metrics),
             Middleware(Guard),
             Middleware(
                 TrustedHostMiddleware,
@@ -90,13 +102,18 @@ def build_app(
         ],
     )
     app.state.site = site
-    app.include_router(chat.router)
+    app.include_router(chat.router, dependencies=[Depends(within_allowance)])
+    app.include_router(openai.router, dependencies=[Depends(within_allowance)])
+    app.include_router(admin.router)
     app.include_router(pages.router)
     app.include_router(learning.router)
     app.add_api_route("/events", events, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])
+    app.add_api_route("/ready", ready, methods=["GET"])
+    app.add_api_route("/metrics", tell_metrics, methods=["GET"])
     app.mount("/static", _Static(directory=STATIC))
     app.add_exception_handler(AutodidactError, _told)
+    app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     return app
@@ -108,8 +125,52 @@ async def events(request: Request) -> Response:
     return EventStream(site.watcher.hub.frames(site.watcher.hello, site.shutdown))
 
 
+async def within_allowance(request: Request) -> None:
+    """Raises RateExceeded (429) when an address asks for replies too often. The address is that of
+    the connection: behind a proxy it is the proxy's."""
+    if request.url.path in GENERATING:
+        client = request.client
+        site_of(request).allowance.spend(client.host if client else "")
+
+
+async def ready(request: Request) -> JSONResponse:
+    """Whether to send a request for a reply here now, for a load balancer.
+
+    200 while a model answers and a place is free; 503 with `Retry-After` while the model loads or
+    has failed to, while as many replies run and wait as may, and once the server shuts down.
+    `/health` is about the model only: a full server is healthy.
+    """
+    site = site_of(request)
+    model = site.generator.status()
+    if site.shutdown.begun:
+        status, wait_s = "stopping", STOPPING_RETRY_S
+    elif model.state != "ready":
+        status, wait_s = model.state, LOADING_RETRY_S
+    elif site.places.full:
+        status, wait_s = "full", site.places.retry_after_s
+    else:
+        status, wait_s = "ready", 0
+    body = {
+        "status": status,
+        "version": model.live,
+        "active": site.places.taken,
+        "places": site.places.limit,
+    }
+    headers = {"Cache-Control": "no-store"}
+    if wait_s:
+        headers["Retry-After"] = str(wait_s)
+    return JSONResponse(body, 503 if wait_s else 200, headers)
+
+
+async def tell_metrics(request: Request) -> Response:
+    """Counters, gauges and histograms for Prometheus, in its text format 0.0.4 (see `metrics`)."""
+    site = site_of(request)
+    body = await site.run(site.metrics.render)
+    return Response(body, headers={"Cache-Control": "no-store"}, media_type=metrics.CONTENT_TYPE)
+
+
 async def health(request: Request) -> JSONResponse:
-    """Whether a reply can be had now: 200, or 503 while the model loads or has failed to."""
+    """Whether the model can answer: 200, or 503 while it loads or has failed to."""
     site = site_of(request)
     now = await site.watcher.snapshot()
     model = now.model
@@ -127,7 +188,7 @@ async def health(request: Request) -> JSONResponse:
     }
     headers = {"Cache-Control": "no-store"}
     if model.state == "loading":
-        headers["Retry-After"] = "5"
+        headers["Retry-After"] = str(LOADING_RETRY_S)
     return JSONResponse(body, 200 if model.state == "ready" else 503, headers)
 
 
@@ -166,18 +227,21 @@ def _site(
     pages_.filters["number"] = words.number
     pages_.filters.update(link=citations.link, day=citations.day, summary=citations.summary)
     pages_.globals["static"] = address
+    watcher = Watcher(home, generator, workers, library.wanted)
+    places = Places(settings.max_concurrent, settings.max_queue)
     return Site(
         settings=settings,
         home=home,
         generator=generator,
         store=ChatStore(home / "chat.db"),
         library=library,
-        watcher=Watcher(home, generator, workers, library.wanted),
+        watcher=watcher,
         pages=pages_,
         workers=workers,
-        replies=ThreadPoolExecutor(
-            settings.max_concurrent + settings.max_queue + SPARE_REPLIES, "reply"
-        ),
+        replies=ThreadPoolExecutor(places.limit + SPARE_REPLIES, "reply"),
+        places=places,
+        allowance=Allowance(settings.requests_per_minute),
+        metrics=Metrics(generator, watcher.look, places),
     )
 
 
@@ -211,27 +275,50 @@ def _on_signals(shutdown: Shutdown) -> Iterator[None]:
             signal.signal(number, then)
 
 
-async def _told(request: Request, error: Exception) -> JSONResponse:
+def _as_openai(request: Request) -> bool:
+    """Whether the answer goes to a client of OpenAI's API, whose errors have another body."""
+    return request.url.path.startswith(openai.PREFIX)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if _as_openai(request):
+        return openai.error_response(error)
+    return await http_exception_handler(request, error)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    if _as_openai(request):
+        return openai.error_response(error)
+    site = site_of(request)
     told = chat.failure(error)
     status = 500
     if isinstance(error, GeneratorError):
         status = error.status
     elif isinstance(error, ResourceError):
         status = 507
+    if status in (429, 503):
+        told.setdefault("retry_after_s", site.places.retry_after_s)
     headers = {}
     if "retry_after_s" in told:
         headers["Retry-After"] = str(told["retry_after_s"])
     if told["kind"] == "busy":
-        told["replies"] = site_of(request).active
+        told["replies"] = site.active
     return JSONResponse({"detail": told.pop("message"), **told}, status, headers)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if _as_openai(request):
+        return openai.error_response(error)
     known = {*request.query_params, *request.path_params}
     return JSONResponse({"detail": one_line(list(error.errors()), known)}, 422)
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
+async def _failed(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    if _as_openai(request):
+        answer = openai.error_response(error)
+        answer.headers.update(SECURITY_HEADERS)
+        return answer
     return JSONResponse({"detail": "an error on the server"}, 500, SECURITY_HEADERS)

@@ -1,17 +1,16 @@
 """`POST /chat`: a reply as JSON or as a stream of events.
 
-A reply runs on one thread of its own, from `Reply.stream`'s first delta to its last; the event loop
-only hands its deltas on. When the reader leaves, the thread closes the stream at the next delta.
+A request takes one of the bounded places for replies or is refused (`Busy`, 503). Its reply then
+runs on a thread of its own (`streaming.py`). The generator may still refuse it before its first
+token, when its turn does not come in time: as JSON that is a 503 too, and nothing is stored; in a
+stream, whose status has gone out, an `error` event, and the question stays, to be asked again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import logging
-import threading
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, Literal
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -19,19 +18,17 @@ from pydantic import Field, field_validator
 from starlette.responses import Response
 
 from autodidact.chat.reply import Ask, Reply, begin
-from autodidact.errors import AutodidactError, Busy, GeneratorError
-from autodidact.types import Delta
+from autodidact.errors import AutodidactError, GeneratorError
+from autodidact.types import SamplingParams
 from autodidact.web import citations, words
 from autodidact.web.guard import Strict, read_body
 from autodidact.web.knobs import TEMPERATURE, TOP_K, TOP_P
 from autodidact.web.markdown import Block, Blocks
 from autodidact.web.site import Site, site_of
-from autodidact.web.sse import EventStream, Wakeups, encode
+from autodidact.web.sse import EventStream, encode
+from autodidact.web.streaming import Streams, unless_left
 
-REPLY_GRACE_S = 3.0
-"""How long a reply may still go on when the server is told to stop."""
-
-log = logging.getLogger(__name__)
+MOST_STOPS, LONGEST_STOP = 4, 64
 router = APIRouter()
 
 
@@ -46,6 +43,19 @@ class ChatRequest(Strict):
     """Only the likeliest words that together make up this share."""
     top_k: int = Field(int(TOP_K.default), ge=TOP_K.low, le=TOP_K.high)
     """Only this many likeliest words; 0 sets no limit."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Only words at least this share as likely as the likeliest; 0 sets no limit."""
+    repetition_penalty: float = Field(1.0, ge=0.5, le=2)
+    """Divides the score of words that the prompt or the reply has already; 1 changes nothing, less
+    than 1 favours them."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """Lowers the score of every word that the reply has already, once."""
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    """Lowers the score of a word once for each time that the reply has it."""
+    stop: list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]] = Field(
+        [], max_length=MOST_STOPS
+    )
+    """The reply ends before the first of these, at most 4 of at most 64 characters."""
     conversation_id: str | None = Field(None, min_length=1, max_length=64)
     """Goes on with a conversation; omitted: begins one."""
     stream: bool = False
@@ -68,7 +78,8 @@ class ChatRequest(Strict):
         return message
 
     def ask(self) -> Ask:
-        return Ask(**self.model_dump(exclude={"stream"}))
+        given = self.model_dump(exclude={"stream"})
+        return Ask(**{**given, "stop": tuple(self.stop)})
 
 
 _BODY = {
@@ -84,98 +95,49 @@ async def chat(request: Request) -> Response:
     """Answer a message, as JSON or, with `stream`, as events `start`, `text`, `block`, `done`."""
     site = site_of(request)
     asked = await read_body(request, ChatRequest)
-    limit = site.settings.max_concurrent + site.settings.max_queue
-    if site.active >= limit:
-        raise Busy(f"the server is busy with {site.active} other replies", retry_after_s=4)
-    site.active += 1
+    site.places.take()
     try:
         reply = await site.run(lambda: begin(asked.ask(), site.store, site.generator, site.library))
-        running = Running(reply, site)
+        start = _start(reply, site)
+        streams = await _begun(reply, site)
     except BaseException:
-        site.active -= 1
+        site.places.free()
         raise
+
+    def stop() -> None:
+        streams.stop()
+        reply.cancel()
+
     headers = {"X-Model-Version": str(reply.prepared.version)}
     if asked.stream:
-        return EventStream(_frames(running), headers, closed=running.stop)
+        return EventStream(_frames(reply, start, streams), headers, closed=stop)
     try:
-        return JSONResponse(await _whole(running, request), headers=headers)
+        await unless_left(request, _exhaust(streams))
+        return JSONResponse(_whole(reply), headers=headers)
+    except GeneratorError:
+        if not reply.tokens:
+            await site.run(reply.withdraw)
+        raise
     except (AutodidactError, HTTPException):
         raise
     except Exception as error:
         told = failure(error)
         return JSONResponse({"detail": told.pop("message"), **told}, 500)
-
-
-class Running:
-    """A reply on a thread of its own. It takes one of the site's places until the thread ends."""
-
-    def __init__(self, reply: Reply, site: Site) -> None:
-        self.reply = reply
-        self.start = _start(reply, site)
-        self._site = site
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()
-        self._stop = threading.Event()
-        site.replies.submit(self._work)
-
-    def stop(self) -> None:
-        """Close the reply at its next delta, if it has not ended."""
-        self._stop.set()
-
-    async def deltas(self) -> AsyncGenerator[Delta, None]:
-        """The reply's deltas; raises what ended it. May be read once."""
-        going_down = _GoingDown("the server is shutting down", retry_after_s=5)
-
-        def end_soon() -> None:
-            self._loop.call_later(REPLY_GRACE_S, self._queue.put_nowait, going_down)
-
-        try:
-            async with Wakeups(self._site.shutdown, end_soon):
-                while (item := await self._queue.get()) is not None:
-                    if isinstance(item, Exception):
-                        raise item
-                    yield item
-        finally:
-            self.stop()
-
-    def _work(self) -> None:
-        end: Exception | None = None
-        deltas = self.reply.stream()
-        try:
-            for delta in deltas:
-                if self._stop.is_set():
-                    break
-                self._tell(self._queue.put_nowait, delta)
-            deltas.close()
-        except Exception as error:
-            if not isinstance(error, GeneratorError):
-                log.exception("reply %d failed", self.reply.begun.reply_id)
-            end = error
-        self._tell(self._queue.put_nowait, end)
-        self._tell(self._free)
-
-    def _free(self) -> None:
-        self._site.active -= 1
-
-    def _tell(self, callback: Callable[..., None], *args: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback, *args)
-
-
-async def _whole(running: Running, request: Request) -> dict[str, Any]:
-    """The finished reply as JSON; a reader who leaves stops it."""
-    finishing = asyncio.create_task(_exhaust(running))
-    leaving = asyncio.create_task(_left(request))
-    try:
-        await asyncio.wait({finishing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not finishing.done():
-            raise HTTPException(499, "the reader left")
-        finishing.result()
     finally:
-        running.stop()
-        leaving.cancel()
-        finishing.cancel()
-    reply = running.reply
+        stop()
+
+
+async def _begun(reply: Reply, site: Site) -> Streams:
+    """Its stream, on its thread; a reply that cannot begin any more leaves nothing behind."""
+    try:
+        return Streams(site, [reply.stream])
+    except GeneratorError:
+        await site.run(reply.withdraw)
+        raise
+
+
+def _whole(reply: Reply) -> dict[str, Any]:
+    """The finished reply as JSON."""
     return {
         "reply": reply.text,
         "conversation_id": reply.begun.conversation_id,
@@ -185,26 +147,24 @@ async def _whole(running: Running, request: Request) -> dict[str, Any]:
         "citations": citations.citations(reply.passages),
         **_figures(reply),
         "seed": reply.prepared.params.seed,
+        "sampling": _sampling(reply.prepared.params),
     }
 
 
-async def _exhaust(running: Running) -> None:
-    async for _ in running.deltas():
+async def _exhaust(streams: Streams) -> None:
+    async for _ in streams.deltas():
         pass
 
 
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _frames(running: Running) -> AsyncGenerator[bytes, None]:
+async def _frames(
+    reply: Reply, start: dict[str, Any], streams: Streams
+) -> AsyncGenerator[bytes, None]:
     """The chat stream. Markdown is parsed here, block by block, so that the page never has to."""
-    reply, params = running.reply, running.reply.prepared.params
-    yield encode("start", running.start)
+    params = reply.prepared.params
+    yield encode("start", start)
     blocks, numbers, tokens = Blocks(), itertools.count(), 0
     try:
-        async for delta in running.deltas():
+        async for _, delta in streams.deltas():
             tokens += delta.tokens
             if delta.text:
                 yield encode("text", {"t": delta.text, "n": tokens})
@@ -238,12 +198,22 @@ def _start(reply: Reply, site: Site) -> dict[str, Any]:
         "sources": sources.strip(),
         "context": reply.context,
         "seed": params.seed,
-        "sampling": {
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-            "top_k": params.top_k,
-            "max_length": params.max_new_tokens,
-        },
+        "sampling": _sampling(params),
+    }
+
+
+def _sampling(params: SamplingParams) -> dict[str, Any]:
+    """How a reply is sampled, under the names that a request gives."""
+    return {
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "top_k": params.top_k,
+        "min_p": params.min_p,
+        "repetition_penalty": params.repetition_penalty,
+        "presence_penalty": params.presence_penalty,
+        "frequency_penalty": params.frequency_penalty,
+        "stop": list(params.stop),
+        "max_length": params.max_new_tokens,
     }
 
 
@@ -264,17 +234,14 @@ def _figures(reply: Reply) -> dict[str, Any]:
     }
 
 
-class _GoingDown(GeneratorError):
-    status = 503
-
-
 _KINDS = {
     "Busy": "busy",
     "NotReady": "loading",
     "ContextExceeded": "context",
     "UnknownModel": "model",
     "UnknownConversation": "conversation",
-    "_GoingDown": "stopping",
+    "GoingDown": "stopping",
+    "RateExceeded": "rate",
 }
 
 

@@ -1,7 +1,8 @@
 """What the routes share: one `Site` for each app, kept on `app.state`.
 
 `workers` does whatever touches the databases: a fixed set of threads, because each thread that
-speaks SQL keeps a connection. `replies` has a thread for every reply that may run or wait.
+speaks SQL keeps a connection. `replies` has a thread for every reply that may run or wait; a
+thread begins when a reply first needs one more, and most of them only wait for their turn.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from autodidact.settings import ServerSettings
 from autodidact.store.chat import ChatStore
 from autodidact.types import Generator
 from autodidact.web.events import Watcher
+from autodidact.web.limits import Allowance, Places
+from autodidact.web.metrics import Metrics
 from autodidact.web.sse import Shutdown
 
 T = TypeVar("T")
@@ -38,10 +41,16 @@ class Site:
     pages: Environment
     workers: ThreadPoolExecutor
     replies: ThreadPoolExecutor
+    places: Places
+    allowance: Allowance
+    metrics: Metrics
     shutdown: Shutdown = field(default_factory=Shutdown)
     started_at: float = field(default_factory=time.time)
-    active: int = 0
-    """Replies that run or wait now."""
+
+    @property
+    def active(self) -> int:
+        """Replies that run or wait now."""
+        return self.places.taken
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call something that blocks briefly, on a worker thread."""

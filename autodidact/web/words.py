@@ -68,6 +68,11 @@ def ended(finish: str, text: str, longest: int, tokens: int) -> dict[str, str] |
             "icon": "edit",
             "text": f"Cut off at {plural(longest, 'token')}, the longest reply you set.",
         }
+    if finish == "time":
+        return {
+            "icon": "clock",
+            "text": f"Out of time after {plural(tokens, 'token')}. What arrived is kept.",
+        }
     if finish == "open":
         return {"icon": "rings", "text": "No reply yet."}
     if not text.strip():

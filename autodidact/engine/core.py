@@ -1,64 +1,58 @@
-"""Inference: versions side by side over one base, streaming, batched completion, scoring.
+"""`Engine`: one base, any number of versions, forward passes whose rows may differ in version.
 
-A version is a module tree of its own over the shared tensors of the base, with its LoRA layers put
-in: PEFT cannot switch adapters per request across threads (measured: replies mix). Versions are
-immutable, so a reply that holds one is untouched by later swaps. Sampling is ours, a dozen lines on
-transformers' logits warpers, because every request needs its own seed, cancellation within one
-token and statistics; `generate` offers none of the three per request.
+A version is immutable, so a reply that holds one is untouched by whatever is loaded later. All
+passes go through one module tree of the engine's own over the base's tensors and are taken in turn
+(`forward`); the base's own tree stays as it is, for training and for comparison.
 
-Not covered here: continuous batching (each stream runs its own forward passes; the caller bounds
-how many), quantisation, prefix caches.
+`complete` and `score` work in fixed batches and serve the learner's measurements; requests that
+come and go are the `batcher`'s.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_safetensors
-from transformers import (
-    DynamicCache,
-    PreTrainedModel,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import DynamicCache
 
+from autodidact.engine.adapters import Adapter, Router, Rows, adapt, adaptable, parse
 from autodidact.errors import CheckpointError
-from autodidact.model import LoadedBase, fork, linear_names
-from autodidact.types import SamplingParams
+from autodidact.model import LoadedBase, fork
 
 BATCH_TOKENS = 4096
 """Tokens of one batched forward pass (prompts and padding together)."""
 SHARED_TOKENS = 8
 """A prompt of at least this many tokens is computed once for all its continuations."""
-MAX_RANK, MAX_ALPHA = 512, 4096
-_WITHOUT_EFFECT = {"base_model_name_or_path", "inference_mode", "init_lora_weights",
-                   "lora_dropout", "peft_version", "revision", "target_modules"}  # fmt: skip
-"""Fields of adapter_config.json that do not change what a loaded adapter computes."""
 _CANARY = ("The", "What is the name of the town?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Version:
-    """One immutable model: number 0 is the untouched base."""
+    """One immutable model. Number 0 is the untouched base, which has no adapter; `digest` is the
+    sha256 of the weights."""
 
     number: int
-    model: PreTrainedModel
+    adapter: Adapter | None = None
+    digest: str = ""
 
 
 class Engine:
     def __init__(self, base: LoadedBase) -> None:
         self.base = base
-        self.untouched = Version(0, base.model)
-        self._build_lock = threading.Lock()
+        self.untouched = Version(0)
+        self._router = Router()
+        self._tree = fork(base.model)
+        self._shapes = {
+            name: (int(layer.in_features), int(layer.out_features))  # type: ignore[arg-type]
+            for name, layer in adaptable(self._tree).items()
+        }
+        adapt(self._tree, self._router)
+        self._turn = threading.Lock()
 
     def load(self, number: int, config_json: bytes, weights: bytes) -> Version:
         """Build a version from the bytes of adapter_config.json and adapter_model.safetensors.
@@ -67,66 +61,29 @@ class Engine:
         shapes and finite values; it must then answer canary prompts with finite logits. Raises
         CheckpointError with one line.
         """
-        config = _lora_config(number, config_json, linear_names(self.base.model))
-        try:
-            tensors = parse_safetensors(weights)
-        except SafetensorError as error:
-            raise CheckpointError(f"{number:06d}: adapter_model.safetensors: {error}") from None
-        with self._build_lock:
-            wrapped = get_peft_model(fork(self.base.model), config)
-        expected = get_peft_model_state_dict(wrapped)
-        if set(tensors) != set(expected):
-            odd = sorted(set(tensors) ^ set(expected))[0]
-            raise CheckpointError(f"{number:06d}: adapter keys do not match the base ({odd})")
-        for name, tensor in tensors.items():
-            if tensor.shape != expected[name].shape:
-                raise CheckpointError(f"{number:06d}: {name} has shape {tuple(tensor.shape)}")
-            if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-                raise CheckpointError(f"{number:06d}: {name} has type {tensor.dtype}")
-            if not torch.isfinite(tensor).all():
-                raise CheckpointError(f"{number:06d}: {name} is not finite")
-        set_peft_model_state_dict(wrapped, tensors)
-        model = cast(PreTrainedModel, wrapped.base_model.model)
-        model.eval().requires_grad_(False)
-        self._to_serving_dtype(model)
-        version = Version(number, model)
-        self._canary(version)
+        call, base = f"{number:06d}", self.base
+        adapter = parse(call, config_json, weights, self._shapes, base.device, base.model.dtype)
+        version = Version(number, adapter, hashlib.sha256(weights).hexdigest())
+        for text in _CANARY:
+            ids = base.tokenizer(text, add_special_tokens=False).input_ids
+            logits = self._pass(version, input_ids=torch.tensor([ids], device=base.device)).logits
+            if not torch.isfinite(logits).all():
+                raise CheckpointError(f"{call}: the canary prompt gave no finite answer")
         return version
 
-    def _to_serving_dtype(self, model: PreTrainedModel) -> None:
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.data = parameter.data.to(self.base.device, self.base.model.dtype)
+    @torch.inference_mode()
+    def forward(self, versions: Sequence[Version], **inputs: Any) -> Any:
+        """One pass of the model; row i takes `versions[i]`. One pass at a time, whoever asks."""
+        groups = _groups(versions, self.base.device)
+        with self._turn:
+            self._router.groups = groups
+            try:
+                return self._tree(**inputs)
+            finally:
+                self._router.groups = []
 
-    def _canary(self, version: Version) -> None:
-        for text in _CANARY:
-            ids = self.base.tokenizer(text, add_special_tokens=False).input_ids
-            with torch.inference_mode():
-                logits = version.model(torch.tensor([ids], device=self.base.device)).logits
-            if not torch.isfinite(logits).all():
-                raise CheckpointError(
-                    f"{version.number:06d}: the canary prompt gave no finite answer"
-                )
-
-    def stream(
-        self, version: Version, prompt: Sequence[int], params: SamplingParams
-    ) -> Iterator[int]:
-        """Token ids of one reply, the stop token left out. Closing the iterator ends it."""
-        device = self.base.device
-        generator = torch.Generator(device=device)
-        generator.manual_seed(params.seed if params.seed is not None else generator.seed())
-        cache = DynamicCache(config=version.model.config)
-        ids = torch.tensor([list(prompt)], device=device)
-        for _ in range(params.max_new_tokens):
-            with torch.inference_mode():
-                logits = version.model(
-                    input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
-                ).logits[:, -1]
-                token = int(_sample(logits.float(), params, generator))
-            if token in self.base.stop_ids:
-                return
-            yield token
-            ids = torch.tensor([[token]], device=device)
+    def _pass(self, version: Version, **inputs: Any) -> Any:
+        return self.forward([version], **inputs)
 
     def complete(
         self,
@@ -142,12 +99,13 @@ class Engine:
         Greedy unless a temperature is given (then pure sampling, no top-p or top-k).
         """
         generator = torch.Generator(device=self.base.device).manual_seed(seed)
-        params = SamplingParams(temperature, 1.0, 0, max_new_tokens)
         replies: list[list[int]] = [[] for _ in prompts]
         for rows in self._by_length([len(p) + max_new_tokens for p in prompts]):
             for row, reply in zip(
                 rows,
-                self._complete(version, [prompts[i] for i in rows], params, generator),
+                self._complete(
+                    version, [prompts[i] for i in rows], max_new_tokens, temperature, generator
+                ),
                 strict=True,
             ):
                 replies[row] = reply
@@ -158,17 +116,19 @@ class Engine:
         self,
         version: Version,
         prompts: Sequence[Sequence[int]],
-        params: SamplingParams,
+        max_new_tokens: int,
+        temperature: float,
         generator: torch.Generator,
     ) -> list[list[int]]:
         device = self.base.device
         ids, mask = (t.to(device) for t in self._padded(prompts, left=True))
         position = (mask.cumsum(-1) - 1).clamp(min=0)
-        cache = DynamicCache(config=version.model.config)
+        cache = DynamicCache(config=self.base.model.config)
         replies: list[list[int]] = [[] for _ in prompts]
         running = [True] * len(prompts)
-        for _ in range(params.max_new_tokens):
-            logits = version.model(
+        for _ in range(max_new_tokens):
+            logits = self._pass(
+                version,
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=position,
@@ -176,7 +136,10 @@ class Engine:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            tokens = _sample(logits.float(), params, generator)
+            tokens = logits.float().argmax(-1)
+            if temperature > 0:
+                shares = (logits.float() / temperature).softmax(-1)
+                tokens = torch.multinomial(shares, 1, generator=generator)[:, 0]
             for i, token in enumerate(tokens.tolist()):
                 if token in self.base.stop_ids:
                     running[i] = False
@@ -232,8 +195,9 @@ class Engine:
         """As `score`; `owners[i]` is the number of the prompt that continuation i follows."""
         device = self.base.device
         ids, mask = (t.to(device) for t in self._padded(prompts, left=True))
-        cache = DynamicCache(config=version.model.config)
-        last = version.model(
+        cache = DynamicCache(config=self.base.model.config)
+        last = self._pass(
+            version,
             input_ids=ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
@@ -251,7 +215,8 @@ class Engine:
             targets, _ = self._padded([c[1:] for c in continuations], left=False)
             cache.batch_select_indices(rows)
             lengths = mask.sum(-1)[rows]
-            logits = version.model(
+            logits = self._pass(
+                version,
                 input_ids=ids,
                 attention_mask=torch.cat([mask[rows], more], -1),
                 position_ids=lengths[:, None] + torch.arange(ids.shape[1], device=device),
@@ -284,7 +249,7 @@ class Engine:
         ids, mask = (
             t.to(self.base.device) for t in self._padded([[*p, *c] for p, c in pairs], left=False)
         )
-        logits = version.model(input_ids=ids, attention_mask=mask).logits
+        logits = self._pass(version, input_ids=ids, attention_mask=mask).logits
         values = []
         for i, (prompt, continuation) in enumerate(pairs):
             begin, end = len(prompt), len(prompt) + len(continuation)
@@ -307,42 +272,15 @@ class Engine:
             yield rows
 
 
-def _sample(
-    logits: torch.Tensor, params: SamplingParams, generator: torch.Generator
-) -> torch.Tensor:
-    """One token id per row of (rows, vocabulary) logits."""
-    if params.temperature <= 0:
-        return logits.argmax(-1)
-    none = torch.empty(0, dtype=torch.long)
-    logits = TemperatureLogitsWarper(params.temperature)(none, logits)
-    if params.top_k:
-        logits = TopKLogitsWarper(min(params.top_k, logits.shape[-1]))(none, logits)
-    if params.top_p < 1:
-        logits = TopPLogitsWarper(params.top_p)(none, logits)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-
-
-def _lora_config(number: int, config_json: bytes, linear: Sequence[str]) -> LoraConfig:
-    """The configuration, if it is plain LoRA on all linear layers and says nothing that would
-    change what the adapter computes."""
-    try:
-        given = json.loads(config_json)
-        rank, alpha = int(given["r"]), int(given["lora_alpha"])
-        modules = sorted(given["target_modules"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(
-            f"{number:06d}: adapter_config.json is not readable: {error}"
-        ) from None
-    in_bounds = 1 <= rank <= MAX_RANK and 1 <= alpha <= MAX_ALPHA
-    if given.get("peft_type") != "LORA" or not in_bounds or modules != sorted(linear):
-        raise CheckpointError(
-            f"{number:06d}: adapter_config.json is not LoRA on this base's layers"
-        )
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=modules, task_type="CAUSAL_LM"
-    )
-    plain = config.to_dict()  # type: ignore[no-untyped-call]
-    for key, value in given.items():
-        if key not in _WITHOUT_EFFECT and (value or None) != (plain.get(key) or None):
-            raise CheckpointError(f"{number:06d}: adapter_config.json: {key} is not supported")
-    return config
+def _groups(versions: Sequence[Version], device: torch.device) -> list[tuple[Rows, Adapter]]:
+    """Row numbers by adapter. A pass of one version needs none, whatever its batch."""
+    first = versions[0]
+    if all(version is first for version in versions):
+        return [] if first.adapter is None else [(None, first.adapter)]
+    rows: dict[int, list[int]] = {}
+    adapters: dict[int, Adapter] = {}
+    for i, version in enumerate(versions):
+        if version.adapter is not None:
+            adapters[id(version.adapter)] = version.adapter
+            rows.setdefault(id(version.adapter), []).append(i)
+    return [(torch.tensor(rows[key], device=device), adapters[key]) for key in rows]

@@ -1,0 +1,12 @@
+"""Inference: many versions over one base, many requests in one batch.
+
+adapters    LoRA beside the base's linear layers, another one for each row of a batch
+cache       keys and values of the requests that run, a slot each
+core        `Engine`: load a version, complete and score in fixed batches
+sampling    the next token of each row, by its own parameters and its own random numbers
+batcher     `Batcher`: requests join and leave a running batch at token boundaries
+"""
+
+from autodidact.engine.core import Engine, Version
+
+__all__ = ["Engine", "Version"]

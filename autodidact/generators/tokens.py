@@ -1,0 +1,34 @@
+"""Tokens as text and bytes, and text as tokens, outside of dialogues."""
+
+from __future__ import annotations
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from autodidact.engine.sampling import Drawn
+from autodidact.model import LoadedBase, neutral
+from autodidact.types import TokenLogprob
+
+_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+"""How byte-level BPE (GPT-2's and its successors') spells bytes."""
+
+
+def text_ids(base: LoadedBase, text: str) -> list[int]:
+    """A text as the base has read texts; where its tokenizer begins texts with a token, with it."""
+    return list(base.tokenizer(neutral(base, text)).input_ids) or [base.start_id]
+
+
+def explain(base: LoadedBase, drawn: Drawn) -> TokenLogprob:
+    """A drawn token that has a log-probability, with the likeliest others, in words."""
+    assert drawn.logprob is not None
+    text, data = token_text(base, drawn.token)
+    top = tuple((*token_text(base, token), value) for token, value in drawn.top)
+    return TokenLogprob(text, data, drawn.logprob, top)
+
+
+def token_text(base: LoadedBase, token: int) -> tuple[str, bytes]:
+    """A token's text and bytes. A token may be a part of a character: its text then has U+FFFD."""
+    text = str(base.tokenizer.decode([token]))
+    piece = str(base.tokenizer.convert_ids_to_tokens(token))
+    if piece and all(character in _BYTES for character in piece):
+        return text, bytes(_BYTES[character] for character in piece)
+    return text, text.encode()
