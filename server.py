@@ -1,12 +1,13 @@
 """The chat server and web page. `python server.py`
 
 Options: --host, --port, --model, --home, --config. Ctrl-C or SIGTERM stops it; replies under way
-get a few seconds to finish.
+get a few seconds to finish, and no new ones are taken on.
 """
 
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -20,9 +21,15 @@ from autodidact.entry import entry_point
 from autodidact.errors import SettingError
 from autodidact.progress import set_up_logging
 from autodidact.web.app import build_app
+from autodidact.web.limits import connections
 
 log = logging.getLogger("server")
 GRACE_S = 5
+KEEP_ALIVE_S = 15
+"""How long an idle connection is kept: longer than common clients keep theirs (httpx 5 s), because
+the one that closes first must be the client, or its next request may meet a closed connection."""
+SPARE_FILES = 128
+"""Open files besides connections: databases, checkpoints, logs, the model's."""
 
 
 def main(
@@ -57,7 +64,8 @@ def main(
             log_level="warning",
             http="h11",
             timeout_graceful_shutdown=GRACE_S,
-            limit_concurrency=256,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            limit_concurrency=_allowed(connections(section.max_concurrent + section.max_queue)),
             h11_max_incomplete_event_size=64 * 1024,
             server_header=False,
             proxy_headers=False,
@@ -70,6 +78,23 @@ def main(
         finally:
             generator.close()
         log.info("stopped")
+
+
+def _allowed(wanted: int) -> int:
+    """How many connections to accept: `wanted`, or what the system's limit of open files leaves.
+
+    The soft limit, often 1,024, is raised as far as it may be.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):  # a system with a lower limit than it tells
+        most = soft
+    return max(1, min(wanted, most - SPARE_FILES))
 
 
 def _listen(host: str, port: int) -> socket.socket:

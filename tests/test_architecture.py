@@ -21,13 +21,14 @@ LAYERS = (
         "model_folder", "entry", "progress", "spans", "gazetteer", "study_process",
         "replay", "study_plan", "self_written",
     },
-    {"model", "engine", "training"},
-    {"evaluators", "generators", "records", "report", "report_words", "retention"},
+    {"model", "quantise", "engine", "training"},
+    {"evaluators", "generators", "records", "report", "report_words", "retention",
+     "versions"},
     {"study", "cycle", "agenda", "cycle_report", "forget", "chat", "prove"},
     {"web", "cli"},
 )  # fmt: skip
 """A part may import its own layer and those below. Bans say what it may not, all the same."""
-TORCH_SIDE = {"model", "engine", "training", "generators", "study"}
+TORCH_SIDE = {"model", "quantise", "engine", "training", "generators", "study"}
 LEARNING = {"cycle", "agenda", "cycle_report", "replay", "study_plan", "study_process"}
 BANS = {
     "types": {"errors", "settings"},
@@ -42,6 +43,7 @@ BANS = {
     "gazetteer": {*LAYERS[1], "settings"} - {"gazetteer"},
     "training": {"store", "sources", "hub", "checkpoints", "replay", "study_plan"},
     "engine": {"store", "sources", "hub", "training", "settings"},
+    "quantise": {"store", "sources", "hub", "training", "settings", "checkpoints", "engine"},
     "replay": {*LAYERS[0], *LAYERS[1]} - {"replay"},
     "study_plan": {*LAYERS[1], "errors"} - {"study_plan"},
     "self_written": {*LAYERS[1], "settings"} - {"self_written", "examples"},
@@ -51,6 +53,7 @@ BANS = {
     "report": {*TORCH_SIDE, *LAYERS[1], "settings"},
     "report_words": {*TORCH_SIDE, *LAYERS[1], "settings"},
     "retention": {*TORCH_SIDE, *LAYERS[1], "settings"} - {"store"},
+    "versions": {*TORCH_SIDE, *LAYERS[1], "records", "report"} - {"checkpoints"},
     "cycle": {*TORCH_SIDE, "chat", "replay", "study_plan", "examples"},
     "agenda": {*TORCH_SIDE, "chat", "cycle", "cycle_report", "study_process", "study_plan"},
     "cycle_report": {*TORCH_SIDE, *LAYERS[1], "settings", "chat", "cycle", "agenda"}
@@ -63,7 +66,7 @@ BANS = {
     "cli": {*TORCH_SIDE, "chat", "web", "sources"},
 }
 TORCH = {"torch", "transformers", "peft", "safetensors", "accelerate", "bitsandbytes"}
-MAY_USE_TORCH = {"model", "engine", "training", "study", "prove"}
+MAY_USE_TORCH = {"model", "quantise", "engine", "training", "study", "prove"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
 
 PACKAGE = PROJECT / "autodidact"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +35,8 @@ pytest_plugins = ["tests.core_fixtures"]
 def test_a_fresh_home_serves_the_untouched_base(home: Path) -> None:
     assert checkpoints.current(home) == 0
     assert checkpoints.versions(home) == []
-    assert checkpoints.pins(home) == set()
+    assert checkpoints.pinned(home) is None
+    assert checkpoints.serving(home) == 0
     assert checkpoints.rejected(home) == {}
 
 
@@ -154,6 +158,149 @@ def test_rolling_back_to_a_rejected_version_gives_the_reason(home: Path) -> None
     assert checkpoints.current(home) == 2
 
 
+def test_rolling_back_is_for_good(home: Path) -> None:
+    for version in (1, 2, 3):
+        publish(home, version, version - 1 or None)
+    checkpoints.roll_back(home)
+    assert (checkpoints.pinned(home), checkpoints.current(home)) == (2, 2)
+    publish(home, 4, 2)
+    assert (checkpoints.serving(home), checkpoints.current(home)) == (2, 4)
+    assert checkpoints.roll_back(home) == (2, 1), "the parent of what serves"
+    assert (checkpoints.serving(home), checkpoints.current(home)) == (1, 1)
+
+
+def test_a_rollback_cut_off_after_the_pin_can_be_done_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        publish(home, version, version - 1 or None)
+
+    def full(home: Path, version: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "point", full)
+        with pytest.raises(ResourceError) as caught:
+            checkpoints.roll_back(home)
+    assert "000001 is pinned, but the learner still goes on from 000002" in one_line(caught.value)
+    assert (checkpoints.serving(home), checkpoints.current(home)) == (1, 2)
+    assert checkpoints.roll_back(home, 1) == (1, 1)
+    assert checkpoints.roll_back(home, 1) == (1, 1), "and again: the learner may not know yet"
+    assert (checkpoints.serving(home), checkpoints.current(home)) == (1, 1)
+
+
+def test_rolling_back_to_what_serves_changes_nothing(home: Path) -> None:
+    publish(home, 1, None)
+    with pytest.raises(CheckpointError, match="000001 is what serves now; to keep it: .* pin 1"):
+        checkpoints.roll_back(home, 1)
+    assert checkpoints.pinned(home) is None
+
+
+# Pinning ----------------------------------------------------------------------------------------
+
+
+def test_a_pinned_version_serves_whatever_is_published(home: Path) -> None:
+    for version in (1, 2):
+        publish(home, version, version - 1 or None)
+    checkpoints.pin(home, 1)
+    assert (checkpoints.pinned(home), checkpoints.serving(home)) == (1, 1)
+    publish(home, 3, 2)
+    assert (checkpoints.serving(home), checkpoints.current(home)) == (1, 3)
+    checkpoints.pin(home, 0)
+    assert checkpoints.serving(home) == 0, "the base can be pinned too"
+    checkpoints.unpin(home)
+    checkpoints.unpin(home)
+    assert (checkpoints.pinned(home), checkpoints.serving(home)) == (None, 3)
+
+
+def bad_bit(folder: Path) -> None:
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (shutil.rmtree, "000001: no such version; there are 000002 and 0 (the base)"),
+        (bad_bit, "000001 rejected: sha256 mismatch adapter_model.safetensors"),
+        (lambda folder: (folder / REPORT).unlink(), "000001 rejected: report.json: No such file"),
+        (lambda folder: (folder / MANIFEST).write_text("{}"), "000001 rejected: manifest.json"),
+        (
+            lambda folder: checkpoints.reject(folder.parent.parent, 1, "NaN in q_proj"),
+            "000001 was rejected: NaN in q_proj",
+        ),
+    ],
+    ids=["gone", "a flipped bit", "no report", "empty manifest", "rejected"],
+)
+def test_what_cannot_serve_cannot_be_pinned_nor_rolled_back_to(
+    home: Path, damage: Callable[[Path], object], said: str
+) -> None:
+    for version in (1, 2):
+        publish(home, version, version - 1 or None)
+    damage(checkpoints.folder(home, 1))
+    for act in (checkpoints.pin, checkpoints.roll_back):
+        with pytest.raises(CheckpointError) as caught:
+            act(home, 1)
+        assert one_line(caught.value).startswith(said)
+    assert (checkpoints.pinned(home), checkpoints.current(home)) == (None, 2)
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"-1", b"1\n2\n", b"\xff", b"\xc2\xb2", b"1" * 5000])
+def test_a_damaged_pin_is_said_in_one_line_and_can_be_removed(home: Path, text: bytes) -> None:
+    for version in (1, 2, 3):
+        publish(home, version, version - 1 or None)
+    (home / "PIN").write_bytes(text)
+    for ask in (checkpoints.pinned, checkpoints.serving):
+        with pytest.raises(CheckpointError) as caught:
+            ask(home)
+        assert "PIN: not a version number; remove it: python -m autodidact unpin" in one_line(
+            caught.value
+        )
+    assert checkpoints.retain(home, 1) == [], "any of them might be meant"
+    assert checkpoints.discard(home, [1]) == [1]
+    assert checkpoints.pinned(home) is None, "nothing holds on to what was to be deleted"
+    assert checkpoints.serving(home) == 3
+
+
+def test_a_pinned_version_that_vanished_is_still_named(home: Path) -> None:
+    for version in (1, 2):
+        publish(home, version, version - 1 or None)
+    checkpoints.pin(home, 1)
+    shutil.rmtree(checkpoints.folder(home, 1))
+    assert checkpoints.serving(home) == 1, "2 does not go live because of an accident"
+    with pytest.raises(CheckpointError, match="000001: no such version"):
+        checkpoints.verify(home, checkpoints.serving(home), BASE_SHA)
+
+
+def test_discarding_others_leaves_the_pin(home: Path) -> None:
+    for version in (1, 2, 3):
+        publish(home, version, version - 1 or None)
+    checkpoints.pin(home, 2)
+    assert checkpoints.discard(home, [1]) == [1]
+    assert checkpoints.pinned(home) == 2
+    checkpoints.pin(home, 3)
+    assert checkpoints.discard(home, [2, 3]) == [2], "the current one stays, and so does its pin"
+    assert checkpoints.pinned(home) == 3
+
+
+def test_a_shortage_of_the_reader_says_nothing_about_the_version(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(home, 1, None)
+    real = os.open
+    for file in ("000001", MANIFEST, WEIGHTS):
+
+        def scarce(path: str, *rest: Any, short: str = file, **named: Any) -> int:
+            if Path(path).name == short:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(path, *rest, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", scarce)
+            with pytest.raises(OSError, match="Too many open files"):
+                checkpoints.verify(home, 1, BASE_SHA)
+
+
 def test_rejections_are_kept_one_a_line(home: Path) -> None:
     checkpoints.reject(home, 4, "first")
     checkpoints.reject(home, 2, "second  reason\n here")
@@ -168,10 +315,11 @@ def test_rejections_are_kept_one_a_line(home: Path) -> None:
 def test_discarding_spares_the_current_version_alone(home: Path) -> None:
     for version in (1, 2, 3):
         publish(home, version, version - 1 or None)
-    (home / "PIN").write_text("1\n")
+    checkpoints.pin(home, 1)
     checkpoints.point(home, 2)
     assert checkpoints.discard(home, [1, 2, 3, 9]) == [1, 3], "pinned or not"
     assert checkpoints.versions(home) == [2]
+    assert checkpoints.pinned(home) is None
     assert checkpoints.discard(home, []) == []
     assert list((home / ".trash").iterdir()) == []
 
@@ -196,7 +344,7 @@ def test_discarding_waits_a_moment_for_a_reader(
 def test_retention_keeps_the_newest_the_current_and_the_pinned(home: Path) -> None:
     for version in range(1, 8):
         publish(home, version, version - 1 or None)
-    (home / "PIN").write_text("000002\n")
+    checkpoints.pin(home, 2)
     checkpoints.point(home, 4)
     assert checkpoints.retain(home, 2) == [1, 3, 5]
     assert checkpoints.versions(home) == [2, 4, 6, 7]

@@ -159,8 +159,11 @@ def requests(place: Workplace) -> list[Any]:
 def test_rolling_back_goes_to_the_parent_and_tells_the_learner(published: Workplace) -> None:
     done = call(published, "-m", "autodidact", "rollback")
     assert done.returncode == 0, done.stderr
-    assert "rolled back from 3 to 2" in done.stdout
-    assert checkpoints.current(published.home) == 2
+    assert done.stdout == (
+        "rolled back from 3 to 2: a running server answers from checkpoint 2 in two seconds; newer "
+        "ones do not go live until `unpin`\n"
+    )
+    assert checkpoints.current(published.home) == checkpoints.pinned(published.home) == 2
     assert requests(published) == [{"do": "rollback", "to": 2}]
 
 
@@ -191,6 +194,11 @@ def test_the_learner_acts_on_a_rollback(bench: Bench) -> None:
     report = bench.learn()
     assert (report["version"], report["parent"]) == (2, None)
     assert set(bench.states().values()) == {"learned"}
+    assert checkpoints.serving(bench.home) == 0, "what was learned since waits for `unpin`"
+    assert status(bench.place)["pinned"] == 0
+    assert "serving    the untouched base (pinned: newer ones wait" in invoke(bench.place, "status")
+    assert "checkpoint 2, the newest, answers" in invoke(bench.place, "unpin")
+    assert checkpoints.serving(bench.home) == 2
 
 
 # report and retention ---------------------------------------------------------------------------

@@ -264,13 +264,15 @@ def test_a_refused_adapter_leaves_the_base_as_it_was(
     engine: Engine, config: dict[str, Any], weights: bytes
 ) -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
-    with torch.inference_mode():
-        before = engine.untouched.model(ids).logits
+    before = engine.forward([engine.untouched], input_ids=ids).logits
     changed = save(WRONG_TENSORS["infinity"](load(weights)))
     refused(engine, json.dumps(config).encode(), changed)
+    changed = save(WRONG_TENSORS["too large to be added up"](load(weights)))
+    refused(engine, json.dumps(config).encode(), changed)
+    assert torch.equal(engine.forward([engine.untouched], input_ids=ids).logits, before)
     with torch.inference_mode():
-        assert torch.equal(engine.untouched.model(ids).logits, before)
-    assert not any("lora" in name for name, _ in engine.untouched.model.named_modules())
+        assert torch.equal(engine.base.model(ids).logits, before)
+    assert not any("lora" in name for name, _ in engine.base.model.named_modules())
 
 
 # No pickle --------------------------------------------------------------------------------------
@@ -281,6 +283,7 @@ from pathlib import Path
 import torch, transformers, peft
 from autodidact import model
 from autodidact.engine import Engine
+from autodidact.engine.batcher import Batcher
 from autodidact.training import sft
 from autodidact.types import SamplingParams
 seen = []
@@ -290,7 +293,10 @@ engine = Engine(base)
 folder = Path(sys.argv[2])
 version = engine.load(1, (folder / "adapter_config.json").read_bytes(),
                       (folder / "adapter_model.safetensors").read_bytes())
-list(engine.stream(version, [5, 6, 7], SamplingParams(max_new_tokens=3)))
+batcher = Batcher(engine)
+batcher.start()
+list(batcher.submit(version, [5, 6, 7], SamplingParams(max_new_tokens=3)))
+batcher.close()
 trainer = sft.Trainer(base, sft.Recipe(4, 1e-3, 1, 0.0, 0, False, 0), [])
 trainer.step([sft.TrainingSequence((5, 6, 7), (-100, 6, 7), "text", 1)], 0.5)
 trainer.save(Path(sys.argv[3]), 1)

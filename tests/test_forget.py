@@ -62,11 +62,12 @@ def found_in(bench: Bench, *secrets: str) -> list[tuple[str, str]]:
 
 
 def test_what_was_learned_is_forgotten_by_learning_the_rest_anew(learned: Bench) -> None:
-    (learned.home / "PIN").write_text("1\n2\n")
+    checkpoints.pin(learned.home, 1)
     forget.request(learned.home, [1])
     report = learned.learn()
     assert (report["kind"], report["state"], report["cycle"]) == ("forget", "published", 3)
     assert checkpoints.versions(learned.home) == [3], "older versions know it, pinned or not"
+    assert checkpoints.serving(learned.home) == 3, "and the pin goes with them"
     assert checkpoints.current(learned.home) == 3
     assert checkpoints.read(learned.home, 3).manifest["forgets"] == [1]
     assert learned.store.document(1).state == "forgotten"
@@ -146,12 +147,12 @@ def test_reports_of_the_time_before_are_scrubbed(learned: Bench) -> None:
 
 
 def test_when_the_rest_cannot_be_relearned_the_base_serves(learned: Bench) -> None:
-    (learned.home / "PIN").write_text("1\n")
+    checkpoints.pin(learned.home, 1)
     learned.script(REFUSED)
     forget.request(learned.home, [1])
     report = learned.learn()
     assert (report["kind"], report["state"]) == ("forget", "rejected")
-    assert checkpoints.current(learned.home) == 0
+    assert checkpoints.current(learned.home) == checkpoints.serving(learned.home) == 0
     assert checkpoints.versions(learned.home) == []
     assert [d.id for d in learned.store.documents("queued")] == [2, 3, 4]
     assert learned.passages() == set()
@@ -278,7 +279,7 @@ def test_the_next_cycle_goes_on_from_what_was_relearned(learned: Bench) -> None:
 
 
 def roll_back(bench: Bench, to: int) -> None:
-    """What `python -m autodidact rollback` does."""
+    """What `python -m autodidact rollback` does, the pin included."""
     checkpoints.roll_back(bench.home, to)
     (bench.home / "inbox" / f"rollback-{to}.json").write_text(
         json.dumps({"do": "rollback", "to": to})
@@ -359,7 +360,9 @@ def test_a_version_that_is_being_read_goes_the_next_time(
     real = checkpoints._delete
     held = {1}
     monkeypatch.setattr(
-        checkpoints, "_delete", lambda home, version: version not in held and real(home, version)
+        checkpoints,
+        "_delete",
+        lambda home, version, spared: version not in held and real(home, version, spared),
     )
     forget.request(learned.home, [1])
     with pytest.raises(ResourceError, match="000001: in use, cannot be deleted yet"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from autodidact import model
-from autodidact.errors import ModelError
+from autodidact.errors import ModelError, SettingError
 from autodidact.model import LoadedBase, dialogue_ids, fork, prompt_ids
 from autodidact.types import Message
 from tests.tiny_models import CONTEXT, FAMILIES, tiny
@@ -178,6 +178,78 @@ def test_adapters_go_on_all_linear_layers_but_the_head(base: LoadedBase) -> None
     }
     assert names == found - {"lm_head"}
     assert {"q_proj", "k_proj", "v_proj"} <= names
+
+
+# Number formats ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@every_family
+@pytest.mark.usefixtures("on_the_cpu")
+def test_bfloat16_on_a_cpu_says_nearly_what_float32_says(
+    base: LoadedBase, tiny_folder: Callable[[str], Path], family: str
+) -> None:
+    half = model.load(tiny_folder(family), 1, dtype="bfloat16")
+    assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
+    assert "bfloat16 on cpu (no GPU; as set)" in half.description
+    ids = torch.tensor([prompt_ids(base, ask("Who?"))])
+    with torch.inference_mode():
+        expected, found = base.model(ids).logits, half.model(ids).logits.float()
+    assert torch.isfinite(found).all()
+    assert 0 < float((found - expected).norm() / expected.norm()) < 0.05
+
+
+@pytest.mark.usefixtures("on_the_cpu")
+def test_a_small_model_is_served_in_float32(tiny_folder: Callable[[str], Path]) -> None:
+    base = model.load(tiny_folder("qwen2"), 1, dtype="auto")
+    assert base.model.dtype == torch.float32
+    assert "float32 on cpu (no GPU; below 30M parameters)" in base.description
+
+
+@pytest.mark.parametrize(
+    ("pays", "dtype", "why"),
+    [
+        (True, torch.bfloat16, "clearly faster than float32 here"),
+        (False, torch.float32, "bfloat16 is not clearly faster here"),
+    ],
+)
+@pytest.mark.usefixtures("on_the_cpu")
+def test_a_larger_model_is_served_in_what_this_cpu_computes_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_folder: Callable[[str], Path],
+    pays: bool,
+    dtype: torch.dtype,
+    why: str,
+) -> None:
+    monkeypatch.setattr(model, "HALF_FROM", 1000)
+    monkeypatch.setattr(model, "_half_pays", lambda width: pays)
+    base = model.load(tiny_folder("opt"), 1, dtype="auto")
+    assert base.model.dtype == dtype
+    assert why in base.description
+
+
+@pytest.mark.usefixtures("on_the_cpu")
+def test_the_format_to_train_in_stays_float32_on_any_cpu(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[[str], Path]
+) -> None:
+    monkeypatch.setattr(model, "HALF_FROM", 1000)
+    monkeypatch.setattr(model, "_half_pays", lambda width: True)
+    assert model.load(tiny_folder("opt"), 1).model.dtype == torch.float32
+
+
+def test_a_gpu_without_bfloat16_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[[str], Path]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(SettingError) as caught:
+        model.load(tiny_folder("llama"), 1, dtype="bfloat16")
+    assert one_line(caught.value).startswith("server.dtype")
 
 
 # What cannot be loaded --------------------------------------------------------------------------

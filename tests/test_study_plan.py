@@ -238,3 +238,12 @@ def test_the_kl_weight_grows_with_the_drift_beyond_its_target(rise: float, times
 
 def test_without_a_drift_target_the_kl_weight_stays() -> None:
     assert plans.kl_weight(TrainingSettings(kl_weight=10, drift_target=0), 5.0) == 10
+
+
+def test_relearning_a_store_takes_the_time_that_its_size_asks_for() -> None:
+    small, large = plans.relearning_s(4, 0.5), plans.relearning_s(40, 0.5)
+    assert large == pytest.approx(10 * small)
+    steps = plans.fit(TrainingSettings(), [], passes(4), 0.0, 0.5, plans.relearning_s(40, 0.5))[
+        "steps"
+    ]
+    assert steps * plans.FORMS_A_PASS / 40 == pytest.approx(plans.RELEARN_EXPOSURES, rel=0.02)

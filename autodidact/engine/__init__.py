@@ -3,6 +3,7 @@
 adapters    LoRA beside the base's linear layers, another one for each row of a batch
 cache       keys and values of the requests that run, a slot each
 core        `Engine`: load a version, complete and score in fixed batches
+tokens      tokens as text and bytes
 sampling    the next token of each row, by its own parameters and its own random numbers
 batcher     `Batcher`: requests join and leave a running batch at token boundaries
 """

@@ -2,8 +2,7 @@
 
 A slot holds a request from position 0 on, so a batch is read as one view (slots, heads, positions,
 dim) and written in place: no copy of what is there for each new token, as concatenating caches
-make. Positions beyond a request's length hold zeros or leftovers, finite ones, which the mask
-keeps out.
+make. Positions beyond a request's length hold zeros, which the mask keeps out.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from autodidact import checkpoints, hub
 from autodidact import model as models
 from autodidact.engine import Engine, Version
 from autodidact.engine.batcher import Batcher, Observe, Ticket
+from autodidact.engine.tokens import explain, text_ids
 from autodidact.errors import (
     AutodidactError,
     CheckpointError,
@@ -34,7 +35,6 @@ from autodidact.errors import (
 )
 from autodidact.generators.shelf import Shelf
 from autodidact.generators.stops import StopStrings
-from autodidact.generators.tokens import explain, text_ids
 from autodidact.settings import ServerSettings
 from autodidact.types import (
     Delta,

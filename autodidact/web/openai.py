@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from autodidact.chat.reply import DEFAULT_LENGTH, Generation
-from autodidact.errors import AutodidactError, GeneratorError, UnknownModel
+from autodidact.errors import AutodidactError, ContextExceeded, GeneratorError, UnknownModel
 from autodidact.types import Delta, Prepared, SamplingParams, ServedModel
 from autodidact.web.openai_errors import CONTEXT_EXCEEDED, PREFIX, BadRequest, body_of, status_of
 from autodidact.web.openai_replies import ChatForm, Choice, Form, TextForm
@@ -160,7 +160,7 @@ async def _answer(
         raise BadRequest(f"n: this server makes at most {site.places.limit} replies at a time", "n")
     take_places(site, asked.choices)
     try:
-        prepared = await site.run(lambda: prepare(asked.params()))
+        prepared = await site.run(lambda: _prepared(asked, prepare))
         seeded = _seeded(_fitting(asked, prepared, default_length), asked.choices)
         streams = _streams(site, seeded)
     except BaseException:
@@ -179,6 +179,15 @@ async def _answer(
         raise
     frames = _frames(form, choices, first, deltas, asked.usage_wanted)
     return EventStream(frames, headers, closed=streams.stop)
+
+
+def _prepared(asked: Asked, prepare: Callable[[SamplingParams], Prepared]) -> Prepared:
+    """With a length of 1, which says how much room there is."""
+    try:
+        return prepare(asked.params())
+    except ContextExceeded:
+        message = f"{asked.said}: leaves no room for a reply in the context"
+        raise BadRequest(message, asked.said, CONTEXT_EXCEEDED) from None
 
 
 def _fitting(asked: Asked, prepared: Prepared, default_length: int) -> Prepared:

@@ -10,7 +10,7 @@ lost in silence. null is the same as leaving a field out.
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import (
@@ -128,6 +128,9 @@ class Asked(Strict):
 
     model_config = ConfigDict(protected_namespaces=())
 
+    said: ClassVar[str]
+    """The name of the field that the model is to answer."""
+
     model: Annotated[str, Field(max_length=200), AfterValidator(_encodable)] | None = None
     """Which version answers, as `/v1/models` lists them; "autodidact" is the one that serves."""
     stream: bool | None = None
@@ -201,6 +204,8 @@ class Asked(Strict):
 class ChatAsked(Asked):
     """The body of `POST /v1/chat/completions`."""
 
+    said = "messages"
+
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
@@ -247,6 +252,8 @@ class ChatAsked(Asked):
 
 class TextAsked(Asked):
     """The body of `POST /v1/completions`."""
+
+    said = "prompt"
 
     prompt: Annotated[
         str,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,63 @@ def test_closing_stops_the_generator_and_keeps_what_came(
     assert generator.closed.is_set()
     stored = store.messages(reply.begun.conversation_id)[1]
     assert (stored.content, stored.finish, stored.tokens) == ("one ", "stopped", 1)
+
+
+def test_cancelling_from_another_thread_stops_it_at_the_next_token(
+    store: ChatStore, generator: QueueGenerator
+) -> None:
+    generator.replies.append(["one ", "two ", "three"])
+    reply = begin(Ask("Count"), store, generator)
+    stream = reply.stream()
+    next(stream)
+    canceller = threading.Thread(target=reply.cancel)
+    canceller.start()
+    canceller.join()
+    assert list(stream) == []
+    assert generator.closed.is_set()
+    stored = store.messages(reply.begun.conversation_id)[1]
+    assert (stored.content, stored.finish, stored.tokens) == ("one ", "stopped", 1)
+
+
+def test_a_reply_cancelled_before_it_begins_is_never_generated(
+    store: ChatStore, generator: QueueGenerator
+) -> None:
+    generator.replies.append(["one"])
+    reply = begin(Ask("Count"), store, generator)
+    reply.cancel()
+    assert list(reply.stream()) == []
+    assert generator.begun == []
+    assert store.messages(reply.begun.conversation_id)[1].finish == "stopped"
+
+
+def test_a_withdrawn_reply_leaves_nothing_that_was_not_there(
+    store: ChatStore, generator: QueueGenerator
+) -> None:
+    begin(Ask("first"), store, generator).withdraw()
+    assert store.conversations(10) == []
+    cid = answer(Ask("one"), store, generator)
+    there = store.messages(cid)
+    begin(Ask("two", conversation_id=cid), store, generator).withdraw()
+    assert store.messages(cid) == there
+    begin(Ask("one", conversation_id=cid, again=True), store, generator).withdraw()
+    assert store.messages(cid) == there
+
+
+def test_all_of_sampling_reaches_the_generator_and_the_store(
+    store: ChatStore, generator: QueueGenerator
+) -> None:
+    given = {
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "stop": ("END",),
+    }
+    reply = begin(Ask("Who?", **given), store, generator)  # type: ignore[arg-type]
+    params = asdict(generator.asked[-1][1])
+    assert {key: params[key] for key in given} == given
+    stored = store.messages(reply.begun.conversation_id)[1].sampling
+    assert stored == {**params, "stop": ["END"]}
 
 
 def test_a_failure_keeps_what_came_and_goes_on_to_the_caller(

@@ -221,11 +221,13 @@ def test_training_starts_from_the_parent_s_adapter(
     llama: LoadedBase, tmp_path: Path, sequences: list[TrainingSequence]
 ) -> None:
     folder = save_adapter(llama, tmp_path / "parent", rank=RECIPE.rank)
-    parent = load_adapter(Engine(llama), 1, folder)
+    engine = Engine(llama)
+    parent = load_adapter(engine, 1, folder)
     trainer = Trainer(llama, RECIPE, [], load_file(folder / WEIGHTS))
     ids = torch.tensor([ANCHORS[0]])
     with torch.no_grad():
-        assert torch.allclose(trainer.model(ids).logits, parent.model(ids).logits, atol=1e-4)
+        expected = engine.forward([parent], input_ids=ids).logits
+        assert torch.allclose(trainer.model(ids).logits, expected, atol=1e-4)
     assert trainer.step(sequences, 0.0) > 0
 
 
@@ -312,9 +314,11 @@ def test_what_is_exported_loads_in_peft_and_in_the_engine(
     with torch.no_grad():
         expected = trainer.model.eval()(ids).logits
         theirs = PeftModel.from_pretrained(fork(llama.model), str(tmp_path / "adapter")).eval()
-        ours = load_adapter(Engine(llama), 1, tmp_path / "adapter").model
+        engine = Engine(llama)
+        version = load_adapter(engine, 1, tmp_path / "adapter")
+        ours = engine.forward([version], input_ids=ids).logits
         assert torch.allclose(theirs(ids).logits, expected, atol=1e-4)
-        assert torch.allclose(ours(ids).logits, expected, atol=1e-4)
+        assert torch.allclose(ours, expected, atol=1e-4)
         assert not torch.allclose(llama.model(ids).logits, expected, atol=1e-2)
     assert "someone/tiny" in (tmp_path / "adapter" / CONFIG).read_text()
 

@@ -6,34 +6,47 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from autodidact.errors import ContextExceeded, GeneratorError, UnknownModel
+from autodidact.errors import ContextExceeded, GeneratorError, NotReady, UnknownModel
 from autodidact.settings import RetrievalSettings, ServerSettings
 from autodidact.store.learner import LearnerStore
 from autodidact.store.passages import IndexedDocument, PassageIndex
-from autodidact.types import Delta, Message, ModelStatus, Prepared, SamplingParams
+from autodidact.types import (
+    Delta,
+    Message,
+    ModelStatus,
+    Prepared,
+    SamplingParams,
+    ServedModel,
+    TokenLogprob,
+)
 from autodidact.web.app import build_app
 
-Item = str | Exception | threading.Event
+Item = str | Exception | threading.Event | Delta | Callable[[SamplingParams], str]
 
 
 class QueueGenerator:
     """Implements `Generator`. Each reply is a list: text to send, an event to wait for, an
-    exception to raise. With nothing queued it echoes the last message, word by word.
+    exception to raise, a whole delta, a function that makes text of the parameters. With nothing
+    queued it echoes the last message, word by word.
 
-    A token is a word; a prompt costs one more for each message. What it was asked is in `asked`.
+    A token is a word; a prompt costs one more for each message. Each text of a reply counts as one
+    token, of log-probability −0.5. What it was asked is in `asked`, texts to go on with also in
+    `texts`, what it has begun to answer in `begun`.
     """
 
     def __init__(self, *, context: int = 1024, live: int = 42) -> None:
         self.replies: deque[list[Item]] = deque()
         self.refusals: deque[GeneratorError] = deque()
         self.asked: list[tuple[tuple[Message, ...], SamplingParams, str | None]] = []
+        self.texts: list[str] = []
+        self.begun: list[Prepared] = []
         self.closed = threading.Event()
         self.finished = 0
         self._status = ModelStatus(
@@ -55,21 +68,49 @@ class QueueGenerator:
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
     ) -> Prepared:
+        return self._prepare(tuple(messages), self.count(messages), params, model)
+
+    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
+        prepared = self._prepare((Message("user", text),), len(text.split()), params, model)
+        self.texts.append(text)
+        return prepared
+
+    def _prepare(
+        self, messages: tuple[Message, ...], prompt: int, params: SamplingParams, model: str | None
+    ) -> Prepared:
         if self.refusals:
             raise self.refusals.popleft()
-        if model is not None and model != str(self._status.live):
-            raise UnknownModel(f"model: no such version; there are {self._status.live}")
-        prompt, context = self.count(messages), self._status.context
+        if self._status.state != "ready":
+            raise NotReady("the model is loading", retry_after_s=5)
+        version = self._version(model)
+        context = self._status.context
         if prompt + params.max_new_tokens > context:
             raise ContextExceeded(
                 f"prompt {prompt} + max_length {params.max_new_tokens} exceeds {context} tokens"
             )
         params = params if params.seed is not None else replace(params, seed=8141)
-        self.asked.append((tuple(messages), params, model))
+        self.asked.append((messages, params, model))
         reply = self.replies.popleft() if self.replies else _echo(messages[-1].content)
-        return Prepared(self._status.live, (0,) * prompt, context - prompt, params, reply)
+        return Prepared(version, (0,) * prompt, context - prompt, params, reply)
+
+    def _version(self, model: str | None) -> int:
+        live = self._status.live
+        if model in (None, "", str(live), "autodidact", f"autodidact@{live}"):
+            return live
+        if model in ("base", "autodidact@0"):
+            return 0
+        raise UnknownModel(f"model: no such version; there are {live}")
+
+    def models(self) -> Sequence[ServedModel]:
+        live, since = self._status.live, self._status.since
+        return [
+            ServedModel("autodidact", live, since, "newest"),
+            ServedModel(f"autodidact@{live}", live, since, "kept"),
+            ServedModel("base", 0, since, "base"),
+        ]
 
     def stream(self, prepared: Prepared) -> Iterator[Delta]:
+        self.begun.append(prepared)
         left = prepared.params.max_new_tokens
         try:
             for item in prepared.handle:
@@ -77,15 +118,29 @@ class QueueGenerator:
                     item.wait(30)
                 elif isinstance(item, Exception):
                     raise item
+                elif isinstance(item, Delta):
+                    left -= item.tokens
+                    yield item
+                    if item.finish is not None:
+                        return
                 else:
                     left -= 1
-                    yield Delta(item, 1)
+                    text = item if isinstance(item, str) else item(prepared.params)
+                    yield Delta(text, 1, None, _explained(text, prepared.params.logprobs))
                 if not left:
                     break
             yield Delta("", 0, "stop" if left else "length")
             self.finished += 1
         finally:
             self.closed.set()
+
+
+def _explained(text: str, likeliest: int | None) -> tuple[TokenLogprob, ...]:
+    if likeliest is None:
+        return ()
+    others = ((f"other{n}", f"other{n}".encode(), -0.5 - n) for n in range(1, likeliest))
+    top = ((text, text.encode(), -0.5), *others) if likeliest else ()
+    return (TokenLogprob(text, text.encode(), -0.5, top),)
 
 
 def _echo(message: str) -> list[Item]:
@@ -100,10 +155,8 @@ def endless() -> list[Item]:
         def wait(self, timeout: float | None = None) -> bool:
             return super().wait(0.02)
 
-    words: list[Item] = []
-    for _ in range(100_000):
-        words += ["word ", Paced()]
-    return words
+    pace: list[Item] = ["word ", Paced()]
+    return pace * 100_000
 
 
 def publish(home: Path, version: int, **report: Any) -> None:

@@ -12,7 +12,8 @@ import pytest
 from autodidact.errors import Busy
 from autodidact.settings import PROJECT
 from autodidact.store.chat import ChatStore
-from tests.web.fakes import Learner, LiveServer, QueueGenerator, endless, publish
+from autodidact.types import Delta
+from tests.web.fakes import Item, Learner, LiveServer, QueueGenerator, endless, publish
 from tests.web.wire import events, until
 
 
@@ -42,6 +43,53 @@ def test_the_settings_of_a_request_reach_the_generator(
     _, params, model = generator.asked[0]
     assert (params.temperature, params.top_p, params.top_k) == (0.0, 1.0, 0)
     assert (params.max_new_tokens, model) == (9, "42")
+
+
+SAMPLING = {
+    "temperature": 0.3,
+    "top_p": 0.8,
+    "top_k": 7,
+    "min_p": 0.1,
+    "repetition_penalty": 1.2,
+    "presence_penalty": -0.5,
+    "frequency_penalty": 1.5,
+    "stop": ["\n\n", "END"],
+    "max_length": 9,
+}
+
+
+def test_all_of_sampling_is_passed_on_told_and_stored(
+    client: httpx.Client, generator: QueueGenerator, home: Path
+) -> None:
+    body = ask(client, **SAMPLING).json()
+    assert body["sampling"] == SAMPLING
+    params = generator.asked[0][1]
+    assert (params.min_p, params.repetition_penalty) == (0.1, 1.2)
+    assert (params.presence_penalty, params.frequency_penalty) == (-0.5, 1.5)
+    assert params.stop == ("\n\n", "END")
+    given = {"message": "Who?", "stream": True, **SAMPLING}
+    with client.stream("POST", "/chat", json=given) as response:
+        assert until(events(response), "start")["sampling"] == SAMPLING
+    cid = body["conversation_id"]
+    stored = ChatStore(home / "chat.db").messages(cid)[1].sampling
+    assert {key: stored[key] for key in SAMPLING if key != "max_length"} == {
+        key: value for key, value in SAMPLING.items() if key != "max_length"
+    }
+    assert client.get(f"/c/{cid}").status_code == 200
+
+
+def test_a_reply_that_ran_out_of_time(
+    client: httpx.Client, generator: QueueGenerator, home: Path
+) -> None:
+    late: list[Item] = ["as far as ", Delta("it came", 2, "time")]
+    generator.replies.extend([late, late])
+    body = ask(client).json()
+    assert (body["finish"], body["reply"], body["tokens"]) == ("time", "as far as it came", 3)
+    assert ChatStore(home / "chat.db").messages(body["conversation_id"])[1].finish == "time"
+    with client.stream("POST", "/chat", json={"message": "Who?", "stream": True}) as response:
+        done = until(events(response), "done")
+    assert done["ended"]["text"] == "Out of time after 3 tokens. What arrived is kept."
+    assert done["ended"]["text"] in client.get(f"/c/{body['conversation_id']}").text
 
 
 def test_several_turns(client: httpx.Client, generator: QueueGenerator) -> None:
@@ -175,8 +223,6 @@ def test_no_model_yet(client: httpx.Client, generator: QueueGenerator) -> None:
     ("given", "status", "detail"),
     [
         ({"conversation_id": "nope"}, 404, "conversation_id: no such conversation"),
-        ({"model": "99"}, 404, "model: no such version; there are 42"),
-        ({"max_length": 1023}, 400, "prompt 2 + max_length 1023 exceeds 1024 tokens"),
         (
             {"again": True},
             409,
@@ -189,6 +235,89 @@ def test_what_cannot_be_answered(
 ) -> None:
     response = ask(client, **given)
     assert (response.status_code, response.json()["detail"]) == (status, detail)
+
+
+LIMIT = 64 * 1024
+BAD_INPUT: list[tuple[bytes, int, str]] = [
+    (b'{"message": "x"', 422, "body: Input should be valid JSON"),
+    (b'{"message": "x", "temperature": NaN}', 422, "temperature: Input should be a finite number"),
+    (b'{"message": "x", "min_p": NaN}', 422, "min_p: Input should be a finite number"),
+    (
+        b'{"message": "x", "presence_penalty": -Infinity}',
+        422,
+        "presence_penalty: Input should be a finite number",
+    ),
+    (b'{"message": "a\\ud800b"}', 422, "message: Input should be a valid string"),
+    (b'{"message": "x", "stop": ["\\udfff"]}', 422, "stop: Input should be a valid string"),
+    (b'{"message": ""}', 422, "message: String should have at least 1 character"),
+    (b'{"message": "x", "surprise": 1}', 422, "body: unknown field; the fields are again, "),
+    (b'{"message": "x", "top_k": -1}', 422, "top_k: Input should be greater than or equal to 0"),
+    (b'{"message": "x", "temperature": "1"}', 422, "temperature: Input should be a valid number"),
+    (b'{"message": "x", "min_p": 1.1}', 422, "min_p: Input should be less than or equal to 1"),
+    (b'{"message": "x", "min_p": -0.1}', 422, "min_p: Input should be greater than or equal to 0"),
+    (
+        b'{"message": "x", "repetition_penalty": 0}',
+        422,
+        "repetition_penalty: Input should be greater than or equal to 0.5",
+    ),
+    (
+        b'{"message": "x", "repetition_penalty": 2.1}',
+        422,
+        "repetition_penalty: Input should be less than or equal to 2",
+    ),
+    (
+        b'{"message": "x", "presence_penalty": 2.1}',
+        422,
+        "presence_penalty: Input should be less than or equal to 2",
+    ),
+    (
+        b'{"message": "x", "frequency_penalty": -3}',
+        422,
+        "frequency_penalty: Input should be greater than or equal to -2",
+    ),
+    (b'{"message": "x", "stop": "END"}', 422, "stop: Input should be a valid list"),
+    (b'{"message": "x", "stop": [""]}', 422, "stop: String should have at least 1 character"),
+    (b'{"message": "x", "stop": [3]}', 422, "stop: Input should be a valid string"),
+    (b'{"message": "x", "stop": ["1","2","3","4","5"]}', 422, "stop: List should have at most 4"),
+    (
+        b'{"message": "x", "stop": ["' + b"y" * 65 + b'"]}',
+        422,
+        "stop: String should have at most 64 characters",
+    ),
+    (b'{"message": "\xff\xfe"}', 400, "body: not valid UTF-8"),
+    (b'{"message": ' + b"[" * 60_000, 400, "body: nested too deeply"),
+    # 200,000 levels do not fit into 64 KiB: the size is what is told.
+    (b'{"message": ' + b"[" * 200_000, 413, f"body: larger than {LIMIT} bytes"),
+    (b'{"message": "' + b"x" * LIMIT + b'"}', 413, f"body: larger than {LIMIT} bytes"),
+    (
+        b'{"message": "x", "max_length": 1024}',
+        400,
+        "prompt 2 + max_length 1024 exceeds 1024 tokens",
+    ),
+    (b'{"message": "x", "model": "autodidact@7"}', 404, "model: no such version; there are 42"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize(("body", "status", "detail"), BAD_INPUT)
+def test_bad_input_is_told_in_one_line_and_costs_nothing(
+    client: httpx.Client,
+    generator: QueueGenerator,
+    body: bytes,
+    status: int,
+    detail: str,
+    stream: bool,
+) -> None:
+    """The table of bad input. A stream that cannot begin is refused the same way, as JSON."""
+    given = body.replace(b"{", b'{"stream": true, ', 1) if stream else body
+    response = client.post("/chat", content=given)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    told = response.json()["detail"]
+    assert told.startswith(detail)
+    assert len(told) < 300
+    assert "\n" not in told
+    assert (generator.asked, generator.begun) == ([], [])
 
 
 def test_health(client: httpx.Client, generator: QueueGenerator, learner: Learner) -> None:
