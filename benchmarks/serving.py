@@ -1,7 +1,7 @@
 """Our server against the naive one, a lock around `model.generate`, in one run, alternating.
 
-    python benchmarks/serving.py --out DIR                       a SmolLM2-135M shape: about an hour
-    python benchmarks/serving.py --out DIR --shape starter --quick           a look, a few minutes
+    python benchmarks/serving.py --out DIR                       a SmolLM2-135M shape
+    python benchmarks/serving.py --out DIR --shape starter --quick           a smoke test
     python benchmarks/serving.py --out DIR --parts reload --reloads 1000     memory and reload time
     python benchmarks/serving.py --out DIR --parts learner,engines
 
@@ -16,8 +16,8 @@ checkpoint), the same number of threads and the same number format; "auto" is de
 rule of the server. Prompts have exactly 64 tokens and replies exactly 64: the base is a copy with a
 stop token that cannot come (benchmarks/load/shapes.py). Everything is measured at the client, over
 streaming HTTP, by a process of its own (benchmarks/load/clients.py); its share of a core is
-reported. The first token counts from the request; cut waits count as long as they were. Rounds
-alternate; tables show medians and the range.
+reported. The first token counts from the request; waits that were cut count too. Rounds alternate;
+tables show medians and the range.
 
 DIR/serving.json has all cells as they come; a run that was cut off goes on there (with the same
 flags; `--parts` may change). DIR/serving.md and DIR/serving.png are written anew after each cell.
@@ -56,7 +56,8 @@ def main() -> None:
     state = resumed(path, flags(args))
     work = args.out / "work"
     work.mkdir(exist_ok=True)
-    state["settings"].setdefault("resolved_dtype", resolved(args, work))
+    if "resolved_dtype" not in state["settings"]:
+        state["settings"]["resolved_dtype"] = resolved(args, work)
     at = ground(args, work, state["settings"]["resolved_dtype"])
     todo = [cell for cell in plan(args) if cell[0] not in state["cells"]]
     clock = Clock(sum(guess for _, guess, _ in todo))
@@ -107,7 +108,7 @@ def arguments() -> argparse.Namespace:
     if args.quick:
         args.rounds, args.ramp, args.seconds, args.reloads = 1, 1.0, 3.0, min(args.reloads, 3)
         args.streams, args.reload_streams, args.learner_streams = "1,4", "4", "4"
-        args.engine_requests = "1,4"
+        args.engine_requests = "1,8"
     return args
 
 
@@ -136,11 +137,8 @@ def resolved(args: argparse.Namespace, folder: Path) -> str:
         return str(args.dtype)
     from autodidact import model
 
-    base = model.load(shapes.make(args.shape, folder / f"model-{args.shape}"), args.threads)
-    if base.device.type != "cpu":
-        return str(base.model.dtype).removeprefix("torch.")
-    large = base.parameters >= 30_000_000
-    return "bfloat16" if large and model.half_precision_pays(base) else "float32"
+    folder = shapes.make(args.shape, folder / f"model-{args.shape}")
+    return str(model.load(folder, args.threads, dtype="auto").model.dtype).removeprefix("torch.")
 
 
 def ground(args: argparse.Namespace, folder: Path, dtype: str) -> cells.Ground:
@@ -190,7 +188,7 @@ def _engines(args: argparse.Namespace, number: int) -> Iterator[Todo]:
     for n in _numbers(args.engine_requests):
         for name in ENGINES:
             batch = int(name.removeprefix("generate") or 1) if name.startswith("generate") else 1
-            if batch > 1 and n < batch and not args.quick:
+            if n < batch:
                 continue  # the same as a smaller batch
             key = f"engines/{n}/{name}/{number}"
             yield key, 10.0 + n / 2, partial(cells.engine, name=name, n=n)

@@ -187,7 +187,7 @@ def _find(root: Folder, path: str) -> tuple[Folder, str]:
 
 def left_of(root: Folder) -> set[State]:
     """Every state of the home, as far as anybody reads it, that a power cut may leave now."""
-    return {state for state in _states(root, "")}
+    return _states(root, "")
 
 
 def now(root: Folder, prefix: str = "") -> State:

@@ -191,7 +191,7 @@ def test_a_rollback_cut_off_after_the_pin_can_be_done_again(
 
 def test_rolling_back_to_what_serves_changes_nothing(home: Path) -> None:
     publish(home, 1, None)
-    with pytest.raises(CheckpointError, match="000001 is what serves now; to keep it: .* pin 1"):
+    with pytest.raises(CheckpointError, match=r"000001 is what serves now; to keep it: .* pin 1"):
         checkpoints.roll_back(home, 1)
     assert checkpoints.pinned(home) is None
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import typer
+from pydantic import BaseModel
 
 import server
 import web_learner
@@ -28,6 +29,7 @@ from autodidact.settings import leaves as every_key
 from autodidact.sources.files import Files
 from autodidact.web.app import build_app
 from autodidact.web.chat import ChatRequest
+from autodidact.web.openai_types import ChatAsked, TextAsked
 from scripts import write_settings_docs
 from tests.web.fakes import LiveServer, QueueGenerator
 
@@ -36,6 +38,11 @@ PAGES = [README, PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*
 DOCS = "\n".join(page.read_text("utf-8") for page in PAGES)
 MAKEFILE = (PROJECT / "Makefile").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8000"
+BODIES: dict[str, type[BaseModel]] = {
+    "/chat": ChatRequest,
+    "/v1/chat/completions": ChatAsked,
+    "/v1/completions": TextAsked,
+}
 # Programs that the docs may name and that are not ours: nothing of theirs is looked into.
 OTHERS = {"git", "cd", ".", "sqlite-utils", "ruff"}
 
@@ -225,7 +232,7 @@ def check_curl(words: list[str]) -> None:
     assert address.startswith(ADDRESS), address
     assert urlsplit(address).path in addresses(), f"{address}: no such route"
     for body in (word for word in words if word.startswith("{")):
-        ChatRequest.model_validate(json.loads(body))
+        BODIES[urlsplit(address).path].model_validate(json.loads(body))
 
 
 # Addresses ----------------------------------------------------------------------------------------

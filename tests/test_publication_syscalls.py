@@ -24,10 +24,11 @@ from tests.versions import manifest_for, publish, stage
 from tests.workplace import child_environment
 
 CALLS = (
-    "open openat read write pread64 pwrite64 fsync fdatasync rename renameat renameat2 unlink "
-    "unlinkat rmdir mkdir mkdirat ftruncate close stat lstat fstat newfstatat statx getdents64 "
-    "lseek flock readlink readlinkat"
-).split()
+    "open", "openat", "read", "write", "pread64", "pwrite64", "fsync", "fdatasync", "rename",
+    "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "ftruncate",
+    "close", "stat", "lstat", "fstat", "newfstatat", "statx", "getdents64", "lseek", "flock",
+    "readlink", "readlinkat",
+)  # fmt: skip
 EVERY = 1 if full() else 17
 BEGIN, END = "/begin-of-publication", "/end-of-publication"
 PROGRAM = f"""

@@ -53,16 +53,33 @@ class Ticket:
         self.next_token = 0
         self.cached = 0
         """Positions of its slot that hold its keys and values."""
-        self._cancelled = False
+        self._leaving: tuple[Finish | None] | None = None
         self._queue: SimpleQueue[Drawn | Exception | None] = SimpleQueue()
 
     @property
+    def leaving(self) -> bool:
+        """Whether no further token is wanted."""
+        return self._leaving is not None
+
+    @property
     def cancelled(self) -> bool:
-        return self._cancelled
+        return self._leaving == (None,)
 
     def cancel(self) -> None:
-        """No further token is computed for it."""
-        self._cancelled = True
+        """No further token is computed for it; nothing more is waited for."""
+        if self.finish is None:
+            self.leave(None)
+            self._queue.put(None)
+
+    def leave(self, finish: Finish | None) -> None:
+        """No further token is computed for it: its reader has all of it, or (None) has gone."""
+        if self._leaving is None:
+            self._leaving = (finish,)
+
+    @property
+    def left_as(self) -> Finish | None:
+        """The `finish` that it leaves with."""
+        return self._leaving[0] if self._leaving else None
 
     def draws(self) -> Iterator[Drawn]:
         try:
@@ -199,19 +216,19 @@ class Batcher:
         """Cancelled and late requests leave; those that wait too long are told so."""
         now = time.monotonic()
         for ticket in list(self._rows):
-            if ticket.cancelled:
-                self._end(ticket, None)
+            if ticket.leaving:
+                self._end(ticket, ticket.left_as)
             elif now - ticket.born > self._reply_s:
                 self._end(ticket, "time")
         filling = self._filling
-        if filling is not None and (filling.cancelled or now - filling.born > self._reply_s):
+        if filling is not None and (filling.leaving or now - filling.born > self._reply_s):
             self._filling = None
-            self._finish(filling, None if filling.cancelled else "time")
+            self._finish(filling, filling.left_as if filling.leaving else "time")
         with self._work:
             waiting, self._waiting = self._waiting, deque()
             for ticket in waiting:
-                if ticket.cancelled:
-                    self._finish(ticket, None)
+                if ticket.leaving:
+                    self._finish(ticket, ticket.left_as)
                 elif now - ticket.born > self._queue_s:
                     self.counts["refused_total"] += 1
                     ticket.put(

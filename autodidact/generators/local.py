@@ -14,18 +14,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
-
 from autodidact import checkpoints, hub
 from autodidact import model as models
 from autodidact.engine import Engine, Version
-from autodidact.engine.batcher import Batcher, Observe, Ticket
-from autodidact.engine.tokens import explain, text_ids
+from autodidact.engine.batcher import Batcher, Observe
+from autodidact.engine.tokens import text_ids
 from autodidact.errors import (
     AutodidactError,
     CheckpointError,
@@ -34,16 +32,14 @@ from autodidact.errors import (
     UnknownModel,
 )
 from autodidact.generators.shelf import Shelf
-from autodidact.generators.stops import StopStrings
+from autodidact.generators.text import TextStream
 from autodidact.settings import ServerSettings
 from autodidact.types import (
-    Delta,
     Message,
     ModelStatus,
     Prepared,
     SamplingParams,
     ServedModel,
-    TokenLogprob,
 )
 
 log = logging.getLogger(__name__)
@@ -168,39 +164,19 @@ class LocalGenerator:
             if number in self._refused:
                 continue
             role: Any = "pinned" if number == pinned else "newest" if number == newest else "kept"
-            made = (checkpoints.folder(self._home, number) / checkpoints.MANIFEST).stat().st_mtime
+            manifest = checkpoints.folder(self._home, number) / checkpoints.MANIFEST
+            try:
+                made = manifest.stat().st_mtime
+            except FileNotFoundError:  # deleted since
+                continue
             found.append(ServedModel(f"{NAME}@{number}", number, made, role))
         return [*found, ServedModel("base", 0, self._status.since, "base")]
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+    def stream(self, prepared: Prepared) -> TextStream:
+        """The reply's deltas; the request waits for its turn from now on. Raises Busy."""
         loaded, _ = self._ready()
         ticket = loaded.batcher.submit(prepared.handle, prepared.prompt_ids, prepared.params)
-        yield from self._text(loaded.engine, ticket)
-
-    def _text(self, engine: Engine, ticket: Ticket) -> Iterator[Delta]:
-        """Tokens as text. Text that may be the beginning of a stop string is held back."""
-        decoder = DecodeStream(skip_special_tokens=True)
-        tokenizer = engine.base.tokenizer._tokenizer
-        stops = StopStrings(ticket.params.stop)
-        pending = 0
-        explained: list[TokenLogprob] = []
-        draws = ticket.draws()
-        try:
-            for drawn in draws:
-                pending += 1
-                if drawn.logprob is not None:
-                    explained.append(explain(engine.base, drawn))
-                text = stops.feed(decoder.step(tokenizer, drawn.token) or "")
-                if stops.met:
-                    ticket.cancel()  # before the reader has its turn, which may be long
-                    yield Delta(text, pending, "stop", tuple(explained))
-                    return
-                if text:
-                    yield Delta(text, pending, None, tuple(explained))
-                    pending, explained = 0, []
-        finally:
-            draws.close()  # type: ignore[attr-defined]
-        yield Delta(stops.rest(), pending, ticket.finish or "stop", tuple(explained))
+        return TextStream(loaded.engine.base, ticket)
 
     def _ready(self) -> tuple[_Loaded, Version]:
         if self._loaded is None or self._live is None:

@@ -18,10 +18,10 @@ class StopStrings:
         if self.met:
             return ""
         held = self._held + text
-        found = [place for stop in self._stops if (place := held.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
         if found:
             self.met, self._held = True, ""
-            return held[: min(found)]
+            return held[: min(found)[1]]  # of the one that is complete first
         keep = max((_overlap(held, stop) for stop in self._stops), default=0)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

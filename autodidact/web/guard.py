@@ -16,6 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from autodidact.web.openai_errors import PREFIX, error_body
+
 MAX_BODY = 64 * 1024
 # What is read and thrown away of a body that is too large, so that its sender gets to the answer.
 _DRAIN = 1024 * 1024
@@ -87,15 +89,20 @@ class Guard:
 
         headers = Headers(scope=scope)
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers):
-            answer = JSONResponse({"detail": "refused: sent by another site"}, 403)
+            answer = _refusal(scope, 403, "refused: sent by another site")
             await answer(scope, receive, send_guarded)
             return
         body = await _bounded(headers, receive)
         if body is None:
-            answer = JSONResponse({"detail": f"body: larger than {MAX_BODY} bytes"}, 413)
+            answer = _refusal(scope, 413, f"body: larger than {MAX_BODY} bytes")
             await answer(scope, receive, send_guarded)
             return
         await self.app(scope, _replay(body, receive), send_guarded)
+
+
+def _refusal(scope: Scope, status: int, message: str) -> JSONResponse:
+    as_openai = scope["path"].startswith(PREFIX)
+    return JSONResponse(error_body(status, message) if as_openai else {"detail": message}, status)
 
 
 def _is_foreign(headers: Headers) -> bool:

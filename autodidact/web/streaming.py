@@ -120,9 +120,10 @@ class Streams:
             if not isinstance(error, GeneratorError):
                 log.exception("a reply failed")
             end = error
-        # The place first: who has read the end may count on it.
-        self._tell(self._site.places.free, first_at and time.monotonic() - first_at)
-        self._tell(self._queue.put_nowait, (index, end))
+        finally:
+            # The place first: who has read the end may count on it.
+            self._tell(self._site.places.free, first_at and time.monotonic() - first_at)
+            self._tell(self._queue.put_nowait, (index, end))
 
     def _tell(self, callback: Callable[..., None], *args: Any) -> None:
         if not self._loop.is_closed():

@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-ENGINES = ("generate", "generate8", "generate32", "continuous", "ours")
 TEMPERATURE, TOP_P, TOP_K = 0.7, 0.9, 50
 PAGE = 256
 Run = Callable[[Sequence[list[int]], int], int]
@@ -98,8 +97,7 @@ def ours(plan: dict[str, Any]) -> Run:
     from autodidact.engine.batcher import Batcher
     from autodidact.types import SamplingParams
 
-    base = model.load(Path(plan["model"]), plan["threads"])
-    base.model.to(getattr(torch, plan["dtype"]))
+    base = model.load(Path(plan["model"]), plan["threads"], dtype=plan["dtype"])
     engine = Engine(base)
     adapter = Path(plan["adapter"])
     config, weights = adapter / checkpoints.CONFIG, adapter / checkpoints.WEIGHTS

@@ -1,8 +1,9 @@
 """The arithmetic of the serving benchmark: when clients begin, and figures from what they noted.
 
 Pure: `result` is what `clients` wrote, as its docstring says. Seconds everywhere. A reply that was
-still waiting for its first token when a load was cut counts with the time it had waited by then, so
-that a server which keeps its readers waiting does not look better for it; `cut` tells how many.
+still waiting for its first token when a load was cut, longer than is usual, counts with the time it
+had waited by then, so that a server which keeps its readers waiting does not look better for it;
+`cut` tells how many.
 """
 
 from __future__ import annotations
@@ -47,15 +48,20 @@ def tokens_between(result: Result, since: float, until: float) -> int:
 
 
 def first_tokens(result: Result) -> tuple[list[float], int]:
-    """Seconds from each request to its first token, and how many were cut while waiting."""
-    found, cut = [], 0
+    """Seconds from each request to its first token; the cut waits come last, and how many they are.
+
+    A cut wait says nothing while it is shorter than what is usual: those below the median of the
+    waits that ended are left out.
+    """
+    found, cut = [], []
     for reply in result["replies"]:
         if reply["times"]:
             found.append(reply["times"][0] - reply["sent"])
         elif not reply["fault"] and reply["ended"] is None:
-            found.append(result["ended"] - reply["sent"])
-            cut += 1
-    return found, cut
+            cut.append(result["ended"] - reply["sent"])
+    usual = median(found) if found else 0.0
+    cut = [wait for wait in cut if wait >= usual]
+    return [*found, *cut], len(cut)
 
 
 def intervals(result: Result) -> list[tuple[float, float]]:

@@ -58,8 +58,8 @@ class Left(StoppingCriteria):
 def load(folder: Path, adapter: Path | None, dtype: str, merged: bool) -> tuple[Any, Any]:
     """Model and tokenizer."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-    model.to(device)  # type: ignore[arg-type]
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model = model.to(device)
     if adapter is not None:
         wrapped = PeftModel.from_pretrained(model, str(adapter))
         model = wrapped.merge_and_unload() if merged else wrapped.to(getattr(torch, dtype))

@@ -58,9 +58,11 @@ def test_the_steady_window_begins_when_the_ramp_ends() -> None:
     assert closed["client_cpu"] == 0.1
 
 
-def test_a_wait_that_was_cut_counts_as_long_as_it_was() -> None:
-    loaded = result(reply(0, [2]), reply(1, []), reply(3, [], fault="OSError: refused"))
+def test_a_wait_that_was_cut_counts_as_long_as_it_was_if_that_is_long() -> None:
+    refused = reply(3, [], fault="OSError: refused")
+    loaded = result(reply(0, [2]), reply(1, []), reply(9.5, []), refused)
     assert figures.first_tokens(loaded) == ([2, 9.0], 1)
+    assert figures.first_tokens(result(reply(9.5, []))) == ([0.5], 1)
 
 
 def test_a_reply_of_another_length_has_failed() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.workplace import ask, wait_for
 pytest_plugins = ["tests.core_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=16)
+LONG = SamplingParams(temperature=0.0, max_new_tokens=200)
 QUESTION = ask("What is the capital of the island?")
 
 
@@ -78,12 +80,36 @@ class Stand:
         checkpoints.publish(self.home, staged, version, manifest_for(parent))
 
     def expected(self, version: int) -> str:
+        """What it says to the question, alone and cold."""
+        return str(self.base.tokenizer.decode(self.expected_ids(version), skip_special_tokens=True))
+
+    def expected_ids(self, version: int, prompt: list[int] | None = None) -> list[int]:
         engine = Engine(self.base)
-        model = engine.untouched
+        made = engine.untouched
         if version:
-            model = load_adapter(engine, version, self.adapter(version))
-        ids = list(engine.stream(model, prompt_ids(self.base, QUESTION), GREEDY))
-        return str(self.base.tokenizer.decode(ids, skip_special_tokens=True))
+            made = load_adapter(engine, version, self.adapter(version))
+        asked = prompt or prompt_ids(self.base, QUESTION)
+        return engine.complete(made, [asked], GREEDY.max_new_tokens)[0]
+
+
+class Gate:
+    """Stands in the way of a generator's batches, from a certain pass on, until it is opened."""
+
+    def __init__(self, generator: LocalGenerator, at: int) -> None:
+        assert generator._loaded is not None
+        self.passes, self._at, self._open = 0, at, threading.Event()
+        engine = generator._loaded.engine
+        self._real = engine.forward
+        engine.forward = self._forward  # type: ignore[method-assign]
+
+    def _forward(self, versions: Any, **inputs: Any) -> Any:
+        if "past_key_values" in inputs:  # else a version is being tried
+            self.passes += 1
+            assert self.passes < self._at or self._open.wait(60)
+        return self._real(versions, **inputs)
+
+    def open(self) -> None:
+        self._open.set()
 
 
 @pytest.fixture
@@ -141,14 +167,47 @@ def test_a_rollback_is_followed_too(stand: Stand) -> None:
     assert reply(generator) == stand.expected(0)
 
 
+def test_a_pin_serves_whatever_is_published_and_survives_a_restart(stand: Stand) -> None:
+    stand.publish(1)
+    stand.publish(2, 1)
+    generator = stand.ready()
+    assert generator.status().live == 2
+    checkpoints.pin(stand.home, 1)
+    live(generator, 1)
+    assert reply(generator) == stand.expected(1)
+    stand.publish(3, 2)
+    assert reply(generator, "autodidact@3") == stand.expected(3)
+    again = stand.ready()
+    assert again.status().live == 1
+    assert reply(again) == stand.expected(1)
+    assert generator.status().live == 1, "looked at many times since"
+    checkpoints.unpin(stand.home)
+    for one in (generator, again):
+        live(one, 3)
+        assert reply(one) == stand.expected(3)
+
+
+def test_the_base_can_be_pinned(stand: Stand) -> None:
+    stand.publish(1)
+    generator = stand.ready()
+    checkpoints.pin(stand.home, 0)
+    live(generator, 0)
+    assert reply(generator) == stand.expected(0)
+    assert stand.ready().status().live == 0
+    checkpoints.unpin(stand.home)
+    live(generator, 1)
+
+
 def test_a_reply_ends_on_the_version_that_began_it(stand: Stand) -> None:
     stand.publish(1)
     generator = stand.ready()
+    gate = Gate(generator, at=4)
     prepared = generator.prepare(QUESTION, GREEDY)
     stream = generator.stream(prepared)
     said = [next(stream).text]
     stand.publish(2, 1)
     live(generator, 2)
+    gate.open()
     said += [delta.text for delta in stream]
     assert prepared.version == 1
     assert "".join(said) == stand.expected(1)
@@ -330,25 +389,240 @@ def test_a_stream_counts_its_tokens_and_says_how_it_ended(stand: Stand) -> None:
     deltas = list(generator.stream(generator.prepare(QUESTION, GREEDY)))
     assert all(isinstance(delta, Delta) for delta in deltas)
     assert [delta.finish for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
-    ids = list(
-        Engine(stand.base).stream(
-            Engine(stand.base).untouched, prompt_ids(stand.base, QUESTION), GREEDY
-        )
-    )
+    ids = stand.expected_ids(0)
     assert sum(delta.tokens for delta in deltas) == len(ids)
     assert deltas[-1].finish == ("length" if len(ids) == GREEDY.max_new_tokens else "stop")
 
 
 def test_models_are_chosen_by_name(stand: Stand) -> None:
     stand.publish(1)
+    stand.publish(2, 1)
     generator = stand.ready()
-    for name in (None, "", "autodidact", "autodidact@1"):
-        assert generator.prepare(QUESTION, GREEDY, name).version == 1
+    for name in (None, "", "autodidact", "autodidact@2"):
+        assert generator.prepare(QUESTION, GREEDY, name).version == 2
     for name in ("base", "autodidact@0"):
         assert generator.prepare(QUESTION, GREEDY, name).version == 0
+    assert generator.prepare(QUESTION, GREEDY, "autodidact@1").version == 1
     assert reply(generator, "base") == stand.expected(0)
-    with pytest.raises(UnknownModel, match="autodidact@1"):
-        generator.prepare(QUESTION, GREEDY, "autodidact@7")
+    assert reply(generator, "autodidact@1") == stand.expected(1)
+    assert reply(generator) == stand.expected(2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["autodidact@7", "autodidact@", "autodidact@x", "autodidact@-1", "autodidact@1@1", "base@1",
+     "gpt-4", "Autodidact", "@1", "autodidact@99999999999999999999", "autodidact@../1"],
+)  # fmt: skip
+def test_a_name_that_nothing_has_is_answered_with_those_there_are(stand: Stand, name: str) -> None:
+    stand.publish(1)
+    stand.publish(2, 1)
+    generator = stand.ready()
+    with pytest.raises(UnknownModel, match="autodidact, autodidact@2, autodidact@1, base"):
+        generator.prepare(QUESTION, GREEDY, name)
+
+
+def test_what_may_be_asked_for_is_listed(stand: Stand) -> None:
+    for number in (1, 2, 3):
+        stand.publish(number, number - 1 or None)
+    checkpoints.pin(stand.home, 2)
+    generator = stand.ready()
+    found = [(one.id, one.version, one.role) for one in generator.models()]
+    assert found == [
+        ("autodidact", 2, "newest"),
+        ("autodidact@3", 3, "newest"),
+        ("autodidact@2", 2, "pinned"),
+        ("autodidact@1", 1, "kept"),
+        ("base", 0, "base"),
+    ]
+    assert all(one.created > 1e9 for one in generator.models())
+    for one in generator.models():
+        assert generator.prepare(QUESTION, GREEDY, one.id).version == one.version
+
+
+def test_a_version_that_goes_while_they_are_listed_is_left_out(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.publish(1)
+    generator = stand.ready()
+    monkeypatch.setattr(checkpoints, "versions", lambda home: [1, 2])
+    assert [one.id for one in generator.models()] == ["autodidact", "autodidact@1", "base"]
+
+
+def test_few_versions_are_kept_in_memory_and_all_can_be_asked_for(stand: Stand) -> None:
+    numbers = (1, 2, 3, 4)
+    for number in numbers:
+        stand.publish(number, number - 1 or None)
+    generator = stand.ready(versions_in_memory=1)
+    expected = {number: stand.expected(number) for number in numbers}
+    for number in (1, 2, 3, 4, 1, 3):
+        assert reply(generator, f"autodidact@{number}") == expected[number]
+        assert generator.figures()["versions_in_memory"] <= 2, "what serves, and one besides"
+
+
+def test_a_version_that_was_deleted_is_not_served_from_memory(stand: Stand) -> None:
+    stand.publish(1)
+    stand.publish(2, 1)
+    generator = stand.ready()
+    begun = generator.prepare(QUESTION, GREEDY, "autodidact@1")
+    assert checkpoints.discard(stand.home, [1]) == [1]
+    with pytest.raises(UnknownModel, match="there are autodidact, autodidact@2, base"):
+        generator.prepare(QUESTION, GREEDY, "autodidact@1")
+    text = "".join(delta.text for delta in generator.stream(begun))
+    assert text == stand.expected(1), "a request keeps the version that it was given"
+
+
+def test_a_kept_version_that_was_damaged_is_not_served(stand: Stand) -> None:
+    stand.publish(1)
+    stand.publish(2, 1)
+    AFTER["a flipped bit"](checkpoints.folder(stand.home, 1))
+    generator = stand.ready()
+    with pytest.raises(UnknownModel):
+        generator.prepare(QUESTION, GREEDY, "autodidact@1")
+    assert reply(generator) == stand.expected(2)
+
+
+def test_a_refused_version_is_not_served_by_name_either(stand: Stand) -> None:
+    stand.publish(1)
+    generator = stand.ready()
+    publish_bad(stand, "NaN", 2, 1)
+    wait_for(lambda: generator.status().rejected, 30, "the refusal")
+    with pytest.raises(UnknownModel, match="000002.*is not finite"):
+        generator.prepare(QUESTION, GREEDY, "autodidact@2")
+    assert [one.id for one in generator.models()] == ["autodidact", "autodidact@1", "base"]
+
+
+def test_a_text_is_gone_on_with(stand: Stand) -> None:
+    """No dialogue around it; the token that begins texts, where the base knows one."""
+    generator = stand.ready()
+    prepared = generator.prepare_text("The lighthouse on the north", GREEDY)
+    ids = stand.base.tokenizer("The lighthouse on the north").input_ids
+    assert prepared.prompt_ids == tuple(ids)
+    assert prepared.room == 256 - len(ids)
+    said = "".join(delta.text for delta in generator.stream(prepared))
+    expected = stand.expected_ids(0, list(ids))
+    assert said == stand.base.tokenizer.decode(expected, skip_special_tokens=True)
+    assert generator.prepare_text("", GREEDY).prompt_ids
+    with pytest.raises(ContextExceeded):
+        generator.prepare_text("word " * 400, GREEDY)
+    with pytest.raises(UnknownModel):
+        generator.prepare_text("The", GREEDY, "autodidact@1")
+
+
+def test_control_tokens_in_a_text_are_only_text(stand: Stand) -> None:
+    generator = stand.ready()
+    special = set(stand.base.tokenizer.all_special_ids)
+    begins, *rest = generator.prepare_text("a <|end_of_text|> b", GREEDY).prompt_ids
+    assert begins == stand.base.start_id
+    assert not special & set(rest)
+
+
+def test_a_reply_ends_before_a_stop_string(stand: Stand) -> None:
+    generator = stand.ready()
+    whole = stand.expected(0)
+    for begin, end in ((3, 6), (5, 6), (0, 2), (7, 13)):
+        stop = whole[begin:end]
+        params = replace(GREEDY, stop=("never said", stop))
+        deltas = list(generator.stream(generator.prepare(QUESTION, params)))
+        assert "".join(delta.text for delta in deltas) == whole[: whole.index(stop)]
+        assert deltas[-1].finish == "stop"
+    params = replace(GREEDY, stop=("never said", whole[-2:] + "and more"))
+    deltas = list(generator.stream(generator.prepare(QUESTION, params)))
+    assert "".join(delta.text for delta in deltas) == whole
+    assert sum(delta.tokens for delta in deltas) == len(stand.expected_ids(0))
+
+
+def test_after_a_stop_string_nothing_more_is_computed(stand: Stand) -> None:
+    """Also where the reader takes its time with the last piece."""
+    generator = stand.ready()
+    ids = stand.expected_ids(0)
+    stop = stand.base.tokenizer.decode(ids, skip_special_tokens=True)[2:4]
+    needed = next(n for n in range(1, 17) if stop in stand.base.tokenizer.decode(ids[:n]))
+    gate = Gate(generator, at=needed + 1)
+    stream = generator.stream(generator.prepare(QUESTION, replace(LONG, stop=(stop,))))
+    for delta in stream:
+        if delta.finish:
+            gate.open()
+            wait_for(lambda: generator.active() == 0, 30, "the end")
+            assert gate.passes <= needed + 1
+    assert delta.finish == "stop"
+
+
+def test_log_probabilities_spell_the_reply(stand: Stand) -> None:
+    generator = stand.ready()
+    params = SamplingParams(1.5, 1.0, 0, 40, seed=3, logprobs=2)
+    deltas = list(generator.stream(generator.prepare(QUESTION, params)))
+    found = [one for delta in deltas for one in delta.logprobs]
+    assert len(found) == sum(delta.tokens for delta in deltas)
+    assert [len(delta.logprobs) for delta in deltas] == [delta.tokens for delta in deltas]
+    text = "".join(delta.text for delta in deltas)
+    special = set(stand.base.tokenizer.all_special_tokens)
+    spelt = b"".join(one.data for one in found if one.token not in special)
+    told = spelt.decode(errors="replace")
+    assert told.startswith(text)
+    assert set(told[len(text) :]) <= {"\ufffd"}, "only a character that was not finished"
+    for one in found:
+        assert one.logprob <= 0
+        assert len(one.top) == 2
+        assert one.top[0][2] >= one.top[1][2]
+        assert one.logprob <= one.top[0][2] + 1e-6
+    plain = list(generator.stream(generator.prepare(QUESTION, replace(params, logprobs=None))))
+    assert "".join(delta.text for delta in plain) == text
+    assert not any(delta.logprobs for delta in plain)
+
+
+def test_a_seed_reproduces_a_reply(stand: Stand) -> None:
+    generator = stand.ready()
+
+    def said(seed: int | None) -> str:
+        params = SamplingParams(1.0, 1.0, 0, 24, seed)
+        return "".join(d.text for d in generator.stream(generator.prepare(QUESTION, params)))
+
+    assert said(5) == said(5)
+    assert len({said(seed) for seed in (5, 6, 7, None)}) > 2
+
+
+def test_figures_count_what_was_done(stand: Stand) -> None:
+    generator = stand.ready()
+    before = generator.figures()
+    assert set(before) == {
+        "requests_total", "tokens_total", "prompt_tokens_total", "cancelled_total",
+        "refused_total", "steps_total", "reloads_total", "rejected_total", "reload_seconds_sum",
+        "running", "waiting", "cache_bytes", "versions_in_memory", "live",
+    }  # fmt: skip
+    assert set(before.values()) == {0}
+    seen: list[str] = []
+    generator.observe = lambda name, value: seen.append(name)
+    reply(generator)
+    stand.publish(1)
+    live(generator, 1)
+    publish_bad(stand, "NaN", 2, 1)
+    wait_for(lambda: generator.status().rejected, 30, "the refusal")
+    after = generator.figures()
+    count = len(stand.expected_ids(0))
+    assert after["requests_total"] == 1
+    assert after["tokens_total"] == count
+    assert after["prompt_tokens_total"] == generator.count(QUESTION)
+    assert count - 1 <= after["steps_total"] <= count
+    assert (after["reloads_total"], after["rejected_total"], after["live"]) == (1, 1, 1)
+    assert after["reload_seconds_sum"] > 0
+    assert after["versions_in_memory"] == 1
+    assert set(seen) == {
+        "queue_seconds", "first_token_seconds", "token_gap_seconds", "reply_seconds",
+    }  # fmt: skip
+
+
+def test_a_server_that_ends_says_so_to_those_it_answers(stand: Stand) -> None:
+    generator = stand.ready()
+    gate = Gate(generator, at=8)
+    stream = generator.stream(generator.prepare(QUESTION, LONG))
+    next(stream)
+    closing = threading.Thread(target=generator.close)
+    closing.start()
+    wait_for(lambda: generator._closing.is_set(), 30, "close")
+    gate.open()
+    closing.join(30)
+    with pytest.raises(Busy, match="shutting down"):
+        list(stream)
 
 
 def test_a_prompt_and_its_reply_must_fit(stand: Stand) -> None:
@@ -364,14 +638,18 @@ def test_a_prompt_and_its_reply_must_fit(stand: Stand) -> None:
 
 def test_one_request_too_many_is_told_so(stand: Stand) -> None:
     generator = stand.ready(max_concurrent=1, max_queue=0)
-    stream = generator.stream(generator.prepare(QUESTION, GREEDY))
+    gate = Gate(generator, at=8)
+    stream = generator.stream(generator.prepare(QUESTION, LONG))
     next(stream)
-    assert generator.active() == 1
+    assert (generator.running, generator.waiting, generator.active()) == (1, 0, 1)
     with pytest.raises(Busy) as caught:
         generator.prepare(QUESTION, GREEDY)
     assert caught.value.retry_after_s
     stream.close()  # type: ignore[attr-defined]
-    assert generator.active() == 0
+    gate.open()
+    wait_for(lambda: generator.active() == 0, 30, "the cancellation")
+    assert generator.figures()["tokens_total"] <= 8
+    assert generator.figures()["refused_total"] == 1
     assert reply(generator) == stand.expected(0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,8 @@ def from_host(
 
 
 @pytest.fixture
-def here(home: Path, generator: QueueGenerator) -> Iterator[TestClient]:
-    yield from_host(home, generator, "127.0.0.1")
+def here(home: Path, generator: QueueGenerator) -> TestClient:
+    return from_host(home, generator, "127.0.0.1")
 
 
 def state(home: Path) -> dict[str, bytes]:
@@ -140,9 +139,7 @@ def test_who_may_not_is_told_so_before_the_body_is_looked_at(
 
 
 def test_another_site_cannot_steer_through_the_browser_of_this_machine(here: TestClient) -> None:
-    answer = here.post(
-        "/admin/pin", json={"version": 1}, headers={"Origin": "https://example.org"}
-    )
+    answer = here.post("/admin/pin", json={"version": 1}, headers={"Origin": "https://example.org"})
     assert answer.status_code == 403
 
 
@@ -184,9 +181,7 @@ def test_pinning_and_unpinning_change_the_pin_alone(here: TestClient, home: Path
     assert state(home) == before
 
 
-def test_rolling_back_goes_to_the_parent_of_what_is_to_serve(
-    here: TestClient, home: Path
-) -> None:
+def test_rolling_back_goes_to_the_parent_of_what_is_to_serve(here: TestClient, home: Path) -> None:
     for expected in (2, 1, 0):
         answer = here.post("/admin/rollback", json={"version": None})
         assert answer.json()["serving"] == expected
@@ -224,9 +219,7 @@ def test_a_damaged_pin_is_told_and_can_be_removed(here: TestClient, home: Path) 
     assert here.get("/admin/versions").status_code == 200
 
 
-def test_a_full_disk_is_told(
-    here: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told(here: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from tests.web.fakes import Item, Learner, LiveServer, QueueGenerator, endless, 
 from tests.web.wire import events, until
 
 
-def ask(client: httpx.Client, message: str = "Who?", **more: object) -> httpx.Response:
+def ask(client: httpx.Client, message: str = "Who?", **more: Any) -> httpx.Response:
     return client.post("/chat", json={"message": message, **more})
 
 
@@ -45,7 +46,7 @@ def test_the_settings_of_a_request_reach_the_generator(
     assert (params.max_new_tokens, model) == (9, "42")
 
 
-SAMPLING = {
+SAMPLING: dict[str, Any] = {
     "temperature": 0.3,
     "top_p": 0.8,
     "top_k": 7,
@@ -231,7 +232,7 @@ def test_no_model_yet(client: httpx.Client, generator: QueueGenerator) -> None:
     ],
 )
 def test_what_cannot_be_answered(
-    client: httpx.Client, given: dict[str, object], status: int, detail: str
+    client: httpx.Client, given: dict[str, Any], status: int, detail: str
 ) -> None:
     response = ask(client, **given)
     assert (response.status_code, response.json()["detail"]) == (status, detail)
