@@ -47,8 +47,11 @@ def main(
     checkpoints.prepare_home(tree.home)
     with checkpoints.lock(tree.home, "server"):
         listener = _listen(section.host, section.port)
+        from autodidact import quantise
         from autodidact.generators.local import LocalGenerator
 
+        if section.quantisation != "none":
+            quantise.require(section.quantisation)
         generator = LocalGenerator(
             tree.home,
             section,

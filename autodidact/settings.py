@@ -165,14 +165,15 @@ class ServerSettings(_Section):
     """Host names under which the page may be opened (protects against DNS rebinding)."""
     max_concurrent: int = Field(32, ge=1, le=256)
     """Replies generated at the same time, in one batch; more wait in the queue."""
-    max_queue: int = Field(64, ge=0)
+    max_queue: int = Field(64, ge=0, le=4096)
     """Requests that may wait; more get a 503."""
     queue_seconds: float = Field(30.0, gt=0)
     """A request that has waited this long for its turn gets a 503."""
     reply_seconds: float = Field(600.0, gt=0)
     """A reply that has taken this long ends where it is."""
     requests_per_minute: int = Field(0, ge=0)
-    """Requests for a reply that one address may make a minute; more get a 429. 0: any number."""
+    """Requests for a reply that one address may make a minute; more get a 429. 0: any number.
+    Behind a proxy the address is the proxy's."""
     versions_in_memory: int = Field(4, ge=1, le=64)
     """Adapters held ready besides those that answer now; others are read from disk when asked."""
     prefill_tokens: int = Field(128, ge=16, le=4096)

@@ -54,7 +54,8 @@ def adapted(engine: Engine, adapter: Path) -> Version:
 def by_peft(engine: Engine, adapter: Path) -> PreTrainedModel:
     """The same version, in PEFT's own modules over the base's tensors."""
     wrapped = PeftModel.from_pretrained(fork(engine.base.model), str(adapter)).eval()
-    found: PreTrainedModel = wrapped.base_model.model
+    found = wrapped.get_base_model()
+    assert isinstance(found, PreTrainedModel)
     return found
 
 
@@ -67,7 +68,7 @@ def prompts(engine: Engine) -> list[list[int]]:
     return [prompt_ids(engine.base, ask(question)) for question in QUESTIONS]
 
 
-# The same as transformers --------------------------------------------------------------------------
+# The same as transformers -----------------------------------------------------------------------
 
 
 @every_family
@@ -82,7 +83,7 @@ def test_completions_and_generate_agree(
         assert any(one_by_one)
         for prompt, reply in zip(prompts(engine), one_by_one, strict=True):
             ids = torch.tensor([prompt])
-            theirs = model.generate(
+            theirs = model.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=torch.ones_like(ids),
                 do_sample=False,

@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,15 +162,12 @@ class LocalGenerator:
         newest, pinned = checkpoints.current(self._home), checkpoints.pinned(self._home)
         found = [ServedModel(NAME, live.number, self._status.since, "newest")]
         for number in reversed(checkpoints.versions(self._home)):
-            if number in self._refused:
-                continue
             role: Any = "pinned" if number == pinned else "newest" if number == newest else "kept"
             manifest = checkpoints.folder(self._home, number) / checkpoints.MANIFEST
-            try:
-                made = manifest.stat().st_mtime
-            except FileNotFoundError:  # deleted since
-                continue
-            found.append(ServedModel(f"{NAME}@{number}", number, made, role))
+            with suppress(FileNotFoundError):  # retention deletes while we look
+                if number not in self._refused:
+                    made = manifest.stat().st_mtime
+                    found.append(ServedModel(f"{NAME}@{number}", number, made, role))
         return [*found, ServedModel("base", 0, self._status.since, "base")]
 
     def stream(self, prepared: Prepared) -> TextStream:
@@ -271,7 +269,12 @@ class LocalGenerator:
 
     def _first(self, loaded: _Loaded) -> Version:
         """What serves at the start: the newest that loads, going from parent to parent."""
-        number = checkpoints.serving(self._home)
+        try:
+            number = checkpoints.serving(self._home)
+        except CheckpointError as error:  # PIN or CURRENT is damaged
+            log.error("%s; serving the newest version", error)
+            self._status = replace(self._status, rejected=str(error))
+            number = max(checkpoints.versions(self._home), default=checkpoints.BASE_VERSION)
         while number != checkpoints.BASE_VERSION:
             found = self._try_load(loaded, number)
             if found is not None:

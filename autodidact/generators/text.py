@@ -29,6 +29,10 @@ class TextStream(Iterator[Delta]):
 
     close = cancel
 
+    def __del__(self) -> None:
+        """Who drops it, read or not, has gone."""
+        self.cancel()
+
 
 def _deltas(base: LoadedBase, ticket: Ticket) -> Iterator[Delta]:
     decoder = DecodeStream(skip_special_tokens=True)

@@ -33,7 +33,9 @@ pytest_plugins = ["tests.core_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 LONG = 60
 ORDER = random.Random(3)
-PROMPTS = [[ORDER.randrange(20, 400) for _ in range(size)] for size in (1, 5, 17, 40, 90, 64, 3, 33)]
+PROMPTS = [
+    [ORDER.randrange(20, 400) for _ in range(size)] for size in (1, 5, 17, 40, 90, 64, 3, 33)
+]
 
 
 def greedy(length: int, **more: Any) -> SamplingParams:
@@ -94,7 +96,9 @@ def running(engine: Engine, **options: Any) -> Iterator[Batcher]:
         made.close()
 
 
-def replies(engine: Engine, asked: Sequence[tuple[Version, list[int], SamplingParams]]) -> list[Any]:
+def replies(
+    engine: Engine, asked: Sequence[tuple[Version, list[int], SamplingParams]]
+) -> list[Any]:
     """All at once: they wait together before the first turn."""
     with running(engine, prefill_tokens=16) as made:
         tickets = [made.submit(*one) for one in asked]

@@ -14,7 +14,7 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from transformers.generation import (
+from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -55,7 +55,8 @@ def warped(logits: torch.Tensor, asked: SamplingParams) -> torch.Tensor:
         warpers.append(TopPLogitsWarper(top_p=asked.top_p))
     if asked.min_p:
         warpers.append(MinPLogitsWarper(min_p=asked.min_p))
-    found: torch.Tensor = warpers(torch.zeros(1, 1, dtype=torch.long), logits.clone())
+    nothing: Any = torch.zeros(1, 1, dtype=torch.long)
+    found: torch.Tensor = warpers(nothing, logits.clone())
     return found.double().softmax(-1)[0]
 
 
@@ -221,7 +222,9 @@ anything = st.builds(
 
 
 @settings(max_examples=60)
-@given(asked=st.lists(anything, min_size=2, max_size=6), seed=st.integers(0, 999), ties=st.booleans())
+@given(
+    asked=st.lists(anything, min_size=2, max_size=6), seed=st.integers(0, 999), ties=st.booleans()
+)
 def test_a_row_s_draws_do_not_depend_on_the_other_rows(
     asked: list[SamplingParams], seed: int, ties: bool
 ) -> None:

@@ -486,7 +486,7 @@ def test_a_refused_version_is_not_served_by_name_either(stand: Stand) -> None:
     generator = stand.ready()
     publish_bad(stand, "NaN", 2, 1)
     wait_for(lambda: generator.status().rejected, 30, "the refusal")
-    with pytest.raises(UnknownModel, match="000002.*is not finite"):
+    with pytest.raises(UnknownModel, match=r"000002.*is not finite"):
         generator.prepare(QUESTION, GREEDY, "autodidact@2")
     assert [one.id for one in generator.models()] == ["autodidact", "autodidact@1", "base"]
 
@@ -535,7 +535,7 @@ def test_after_a_stop_string_nothing_more_is_computed(stand: Stand) -> None:
     """Also where the reader takes its time with the last piece."""
     generator = stand.ready()
     ids = stand.expected_ids(0)
-    stop = stand.base.tokenizer.decode(ids, skip_special_tokens=True)[2:4]
+    stop = stand.expected(0)[2:4]
     needed = next(n for n in range(1, 17) if stop in stand.base.tokenizer.decode(ids[:n]))
     gate = Gate(generator, at=needed + 1)
     stream = generator.stream(generator.prepare(QUESTION, replace(LONG, stop=(stop,))))
@@ -545,6 +545,31 @@ def test_after_a_stop_string_nothing_more_is_computed(stand: Stand) -> None:
             wait_for(lambda: generator.active() == 0, 30, "the end")
             assert gate.passes <= needed + 1
     assert delta.finish == "stop"
+    assert generator.figures()["cancelled_total"] == 0, "it has ended by itself"
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped", "closed by another thread"])
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_reader_that_leaves_ends_the_reply(stand: Stand, how: str, begun: bool) -> None:
+    generator = stand.ready()
+    gate = Gate(generator, at=8)
+    stream = generator.stream(generator.prepare(QUESTION, LONG))
+    if begun:
+        next(stream)
+    wait_for(lambda: gate.passes == 8, 30, "the gate")
+    if how == "closed":
+        stream.close()
+    elif how != "dropped":
+        closing = threading.Thread(target=stream.close)
+        closing.start()
+        closing.join()
+        gate.open()
+        assert all(delta.finish is None for delta in stream), "no reply that ended by itself"
+    del stream
+    gate.open()
+    wait_for(lambda: generator.active() == 0, 30, "the end")
+    assert gate.passes == 8
+    assert generator.figures()["cancelled_total"] == 1
 
 
 def test_log_probabilities_spell_the_reply(stand: Stand) -> None:
@@ -645,7 +670,7 @@ def test_one_request_too_many_is_told_so(stand: Stand) -> None:
     with pytest.raises(Busy) as caught:
         generator.prepare(QUESTION, GREEDY)
     assert caught.value.retry_after_s
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     gate.open()
     wait_for(lambda: generator.active() == 0, 30, "the cancellation")
     assert generator.figures()["tokens_total"] <= 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ def cut(draw: st.DrawFn) -> list[str]:
     text = draw(texts)
     ends = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
     places = [0, *ends, len(text)]
-    return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(places)]
 
 
 def until(text: str, stops: list[str]) -> str:
@@ -38,7 +40,9 @@ def until(text: str, stops: list[str]) -> str:
 @example(pieces=["ab", "cd"], stops=["bcx", "abcd"])
 @example(pieces=["a", "b", "a"], stops=["bb", "", "aba"])
 @example(pieces=["ba", "a"], stops=["a", "baa"])
-def test_the_text_ends_before_the_stop_string_that_is_complete_first(pieces: list[str], stops: list[str]) -> None:
+def test_the_text_ends_before_the_stop_string_that_is_complete_first(
+    pieces: list[str], stops: list[str]
+) -> None:
     text = "".join(pieces)
     expected = until(text, stops)
     watched = StopStrings(stops)
