@@ -1,10 +1,10 @@
 """`Batcher`: continuous batching (Orca, Yu et al., OSDI 2022) on the engine's forward pass.
 
-One thread. Each turn it lets go of requests that have ended, computes a part of the oldest waiting
-prompt (chunked prefill, Agrawal et al. 2023: at most `prefill_tokens` while replies run, so that a
-long prompt does not hold them up), and then one token for every running reply in one pass, whatever
-versions they are on. Requests therefore join and leave at token boundaries; a request that is
-cancelled, or whose time is up, costs no further token.
+One thread. Each turn it lets go of requests that have ended, computes a part of the prompts that
+wait (chunked prefill, Agrawal et al. 2023: parts of `prefill_tokens`, and no further part once that
+many were computed, so that a long prompt does not hold up the replies that run), and then one token
+for every running reply in one pass, whatever versions they are on. Requests therefore join and
+leave at token boundaries; a request that is cancelled, or whose time is up, costs no further token.
 
 A prompt is always computed alone and in the same parts, and each row draws by its own random
 numbers, so a reply does not depend on which others run beside it, up to rounding: sums in a matrix
@@ -140,7 +140,7 @@ class Batcher:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; what still runs ends as if cancelled."""
+        """End the thread; what still runs or waits ends with Busy."""
         with self._work:
             self._closing = True
             self._work.notify()
@@ -207,7 +207,7 @@ class Batcher:
         self._let_go()
         budget = self._chunk
         while budget > 0 and self._next_to_fill():
-            budget -= self._fill(self._chunk)
+            budget -= self._fill_or_end(self._chunk)
             self._let_go()  # who cancelled during a pass costs no other one
         if self._rows:
             self._step()
@@ -249,6 +249,20 @@ class Batcher:
                     self._filling, self._filled = self._waiting.popleft(), 0
                     self._observe("queue_seconds", time.monotonic() - self._filling.born)
         return self._filling is not None
+
+    def _fill_or_end(self, most: int) -> int:
+        """As `_fill`; a prompt that the model fails on ends alone, for it has no slot yet."""
+        ticket = self._filling
+        try:
+            return self._fill(most)
+        except Exception as error:
+            if ticket is None or ticket is not self._filling:
+                raise
+            log.exception("a prompt could not be computed; its request ends")
+            self._filling = None
+            self._scratch.clear()
+            ticket.put(error)
+            return most
 
     def _fill(self, most: int) -> int:
         """Compute the next part of a prompt; with its end the reply's first token. Returns how many

@@ -154,6 +154,9 @@ def _pick(
     chosen = (kept <= points[:, None] * kept[:, -1:]).sum(-1)
     last = left.sum(-1) - 1  # what is left is a beginning of the row
     sure = ~left[:, -1] | (top_k[:, 0] <= most) | (most == logits.shape[-1])
+    # Where top-k leaves some that are not here, top-p's share is of a sum that is not known yet.
+    cut = (top_k > most) & (top_k < logits.shape[-1])
+    sure &= ~(cut & (_column([p.top_p for p in params]) < 1))[:, 0]
     chosen = torch.minimum(chosen, last)
     ids = tokens.cpu().gather(-1, chosen[:, None])[:, 0]
     return torch.where(sure, ids, -1).tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from autodidact.engine.sampling import Drawn
@@ -10,6 +12,10 @@ from autodidact.types import TokenLogprob
 
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 """How byte-level BPE (GPT-2's and its successors') spells bytes."""
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+SPACE = "\u2581"
+"""How SentencePiece spells a byte, and a space."""
 
 
 def text_ids(base: LoadedBase, text: str) -> list[int]:
@@ -29,6 +35,11 @@ def token_text(base: LoadedBase, token: int) -> tuple[str, bytes]:
     """A token's text and bytes. A token may be a part of a character: its text then has U+FFFD."""
     text = str(base.tokenizer.decode([token]))
     piece = str(base.tokenizer.convert_ids_to_tokens(token))
+    if _BYTE.fullmatch(piece):
+        return text, bytes([int(piece[3:5], 16)])
+    if SPACE in piece:
+        text = piece.replace(SPACE, " ")
+        return text, text.encode()
     if piece and all(character in _BYTES for character in piece):
         return text, bytes(_BYTES[character] for character in piece)
     return text, text.encode()

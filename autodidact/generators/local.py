@@ -134,6 +134,7 @@ class LocalGenerator:
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
     ) -> Prepared:
         loaded, live = self._ready()
+        loaded.batcher.check()
         version = self._choose(loaded, live, model)
         return self._fitting(
             loaded, version, models.prompt_ids(loaded.engine.base, messages), params
@@ -141,13 +142,13 @@ class LocalGenerator:
 
     def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
         loaded, live = self._ready()
+        loaded.batcher.check()
         version = self._choose(loaded, live, model)
         return self._fitting(loaded, version, text_ids(loaded.engine.base, text), params)
 
     def _fitting(
         self, loaded: _Loaded, version: Version, ids: Sequence[int], params: SamplingParams
     ) -> Prepared:
-        loaded.batcher.check()
         context = loaded.engine.base.context
         room = context - len(ids)
         if room < 1 or params.max_new_tokens > room:
@@ -196,8 +197,10 @@ class LocalGenerator:
                 return loaded.shelf.get(int(number))
             except CheckpointError as error:
                 log.info("asked for a version that cannot be had: %s", error)
+                if int(number) in checkpoints.versions(self._home):
+                    raise UnknownModel(f"model: {error}") from None
             except OSError as error:
-                log.warning("asked for a version that cannot be read: %s", error)
+                raise NotReady(f"model: cannot be read now: {error.strerror}", 5) from None
         there = [one.id for one in self.models()]
         raise UnknownModel(f"no such model; there are {', '.join(there)}")
 

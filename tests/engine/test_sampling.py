@@ -92,7 +92,7 @@ def middles(shares: torch.Tensor, order: torch.Tensor) -> tuple[list[float], lis
     """For each token that can be drawn, the middle of its part of [0, 1), and the token."""
     inside = shares[order]
     begins = inside.cumsum(-1) - inside
-    wide = inside > 1e-6  # narrower parts are narrower than the rounding of float32
+    wide = inside > 1e-4  # logits divided by 0.05 are rounded to about 1e-5 in float32
     return (begins + inside / 2)[wide].tolist(), order[wide].tolist()
 
 
@@ -113,8 +113,8 @@ def not_at_an_edge(logits: torch.Tensor, asked: SamplingParams) -> None:
     only = SamplingParams(asked.temperature, 1.0, asked.top_k)
     shares = warped(logits, only).sort(descending=True).values
     before = shares.cumsum(-1) - shares
-    assume(float((before - asked.top_p).abs().min()) > 1e-5)
-    assume(float((shares / shares[0] - asked.min_p).abs().min()) > 1e-6)
+    assume(float((before - asked.top_p).abs().min()) > 1e-4)
+    assume(float((shares / shares[0] - asked.min_p).abs().min()) > 1e-4)
 
 
 limits = st.fixed_dictionaries(
@@ -136,6 +136,7 @@ def test_the_limits_are_those_of_transformers() -> None:
     )
     @example(size=900, seed=1, spread=0.1, asked={"top_p": 0.99})
     @example(size=900, seed=1, spread=0.1, asked={"top_k": 400, "top_p": 0.99})
+    @example(size=900, seed=1, spread=0.1, asked={"top_k": 300, "top_p": 0.5})
     @example(size=900, seed=1, spread=0.1, asked={"min_p": 0.5})
     @example(size=900, seed=1, spread=2.0, asked={})
     @example(size=2, seed=1, spread=2.0, asked={"top_k": 300, "top_p": 0.5, "min_p": 0.1})
