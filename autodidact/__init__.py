@@ -5,4 +5,10 @@ The learner (`web_learner.py`) and the server (`server.py`) are two processes th
 in a folder (`continuous_learner/`) and two small databases inside it.
 """
 
+import logging
+
 __version__ = "0.1.0"
+
+# PEFT imports bitsandbytes wherever that is installed, which then tells every program, on its
+# standard error, of kernels that it could have fetched.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

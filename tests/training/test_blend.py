@@ -135,7 +135,8 @@ def test_a_blended_adapter_loads_in_the_engine_and_in_peft(
     save_file(found, folder / WEIGHTS, metadata={"format": "pt"})
     ids = torch.tensor([[5, 40, 31, 77]])
     with torch.no_grad():
-        ours = load_adapter(Engine(base), 1, folder).model(ids).logits
+        engine = Engine(base)
+        ours = engine.forward([load_adapter(engine, 1, folder)], input_ids=ids).logits
         theirs = PeftModel.from_pretrained(fork(base.model), str(folder)).eval()(ids).logits
         plain = base.model(ids).logits
     assert torch.allclose(ours, theirs, atol=1e-3)
