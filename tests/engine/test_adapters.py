@@ -15,7 +15,7 @@ from torch import nn
 
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine, Version
-from autodidact.engine.adapters import AdaptedLinear, adaptable
+from autodidact.engine.adapters import AdaptedLinear, Adapter, Router, adaptable
 from autodidact.model import LoadedBase, fork
 from tests.tiny_models import FAMILIES
 from tests.versions import load_adapter, save_adapter
@@ -159,3 +159,30 @@ def test_a_version_is_known_by_the_hash_of_its_weights(llama: LoadedBase, tmp_pa
     assert version.number == 5
     assert version.digest == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     assert (engine.untouched.number, engine.untouched.digest) == (0, "")
+
+
+def test_few_rows_in_bfloat16_are_computed_as_many_are_up_to_rounding() -> None:
+    """They take another way, in float32; several versions in them stay apart."""
+    linear = torch.nn.Linear(48, 96, bias=False).to(torch.bfloat16).requires_grad_(False)
+    router = Router()
+    layer = AdaptedLinear(linear, "layer", router)
+
+    def made(seed: int) -> Adapter:
+        drawn = torch.Generator().manual_seed(seed)
+        a, b = torch.randn(4, 48, generator=drawn), torch.randn(96, 4, generator=drawn)
+        return Adapter({"layer": (a.to(torch.bfloat16), b.to(torch.bfloat16))})
+
+    first, second = made(1), made(2)
+    x = torch.randn(8, 1, 48, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
+    with torch.inference_mode():
+        for groups in (
+            [(None, first)],
+            [(torch.tensor([1]), second)],
+            [(torch.tensor([0]), first), (torch.tensor([1]), second)],
+        ):
+            router.groups = list(groups)
+            few = layer(x[:2]).float()
+            many = layer(x).float()[:2]
+            torch.testing.assert_close(few, many, rtol=0.03, atol=0.1)
+            router.groups = []
+            assert not torch.allclose(few, layer(x[:2]).float(), atol=0.5)
