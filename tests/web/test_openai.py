@@ -20,6 +20,7 @@ from autodidact.settings import PROJECT
 from autodidact.types import Delta, Message
 from autodidact.web.openai_types import Asked, ChatAsked, TextAsked
 from tests.web.fakes import LiveServer, QueueGenerator, endless
+from tests.web.wire import run_apart
 
 WHO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Who?"}]
 
@@ -439,7 +440,7 @@ def test_the_async_client(server: LiveServer, generator: QueueGenerator) -> None
                 text += chunk.choices[0].delta.content or ""
             return whole.choices[0].message.content, text
 
-    assert asyncio.run(talk()) == ("Who?", "Who?")
+    assert run_apart(talk()) == ("Who?", "Who?")
 
 
 def test_an_async_reader_who_is_cancelled_stops_the_generation(
@@ -457,7 +458,7 @@ def test_an_async_reader_who_is_cancelled_stops_the_generation(
             reading.cancel()
             await stream.close()
 
-    asyncio.run(leave())
+    run_apart(leave())
     assert generator.closed.wait(10)
 
 

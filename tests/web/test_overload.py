@@ -20,7 +20,7 @@ from autodidact.store.chat import MIGRATIONS, ChatStore
 from autodidact.store.connection import Connections
 from autodidact.types import Delta, Prepared
 from tests.web.fakes import Item, LiveServer, QueueGenerator
-from tests.web.wire import events, until
+from tests.web.wire import events, run_apart, until
 
 RUNNING, WAITING = 4, 8
 LOAD = int(os.environ.get("AUTODIDACT_TEST_OVERLOAD", "10"))
@@ -145,7 +145,7 @@ def test_ten_times_the_load(slow: LiveServer) -> None:
             clients = (RUNNING + WAITING) * LOAD
             await asyncio.gather(*(one_client(client, seen, dice) for _ in range(clients)))
 
-    asyncio.run(all_at_once())
+    run_apart(all_at_once())
     assert set(seen) == {200, 503}
     assert seen[200] >= RUNNING + WAITING
     settle(slow)

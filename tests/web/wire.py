@@ -1,14 +1,23 @@
-"""Reading server-sent events in tests."""
+"""Reading server-sent events, and asynchronous clients, in tests."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import httpx
 
 Event = tuple[str, dict[str, Any]]
+T = TypeVar("T")
+
+
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` on a thread of its own: in the main one the browser's loop may be running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def events(response: httpx.Response) -> Iterator[Event]:
