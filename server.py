@@ -28,6 +28,8 @@ GRACE_S = 5
 KEEP_ALIVE_S = 15
 """How long an idle connection is kept: longer than common clients keep theirs (httpx 5 s), because
 the one that closes first must be the client, or its next request may meet a closed connection."""
+BACKLOG = 2048
+"""Connections that the system holds until they are accepted; uvicorn's own default."""
 SPARE_FILES = 128
 """Open files besides connections: databases, checkpoints, logs, the model's."""
 
@@ -106,6 +108,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
+        # From here on a connection waits for its answer: whoever reads the address that is about
+        # to be printed may use it at once.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise SettingError(

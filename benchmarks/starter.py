@@ -1,0 +1,322 @@
+"""Starter models side by side: what they know, read and say, how fast, and how well they learn.
+
+    python benchmarks/starter.py --models models/starter /tmp/starter/model --out DIR
+    python benchmarks/starter.py --models A B --out DIR --only learning --cycle-minutes 2 5
+
+Needs SHARED_DATA_DIR. The last of the models is the one that the card speaks of. Parts (--only):
+
+text      WikiText-2 validation: perplexity per word, words being split at white space: windows of
+          512 tokens, of which the second half is scored.
+trivia    closed book: of the 2,000 held-out OpenTriviaQA questions those with four choices; the
+          choice of the highest mean log-probability a token.
+reading   SQuAD questions, evenly over the articles, with their paragraph in the prompt that the
+          chat uses; greedy; EM and F1 as SQuAD scores them, the citation mark taken off. As many
+          with a paragraph of the same article that does not hold the answer.
+chat      300 held-out questions and openings at the page's sampling: replies that end by
+          themselves within 256 tokens and are well-formed; and 20 conversations as they come.
+speed     tokens a second of the engine, greedy, 1 and 8 rows, rounds in turn.
+learning  one cycle of `web_learner.py --once` on library/ in an empty home for each of
+          --cycle-minutes (benchmarks/library_recall.py does it).
+
+DIR/starter.json has every figure; a part that is run again replaces its figures there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from autodidact import model  # noqa: E402
+from autodidact.chat import retrieval  # noqa: E402
+from autodidact.engine import Engine  # noqa: E402
+from autodidact.evaluators import chat as talk  # noqa: E402
+from autodidact.examples import normalise_answer  # noqa: E402
+from autodidact.generators.examine import Examinee  # noqa: E402
+from autodidact.model import prompt_ids  # noqa: E402
+from autodidact.prove.choices import f1, holds  # noqa: E402
+from autodidact.types import Message, Passage  # noqa: E402
+from scripts.starter import corpus, forms  # noqa: E402
+
+WINDOW = 512
+SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}
+CONVERSATIONS: tuple[tuple[str, ...], ...] = (
+    ("Hello!", "How are you today?", "What can you do?"),
+    ("Who are you?", "Who made you?"),
+    ("hi there", "tell me a joke"),
+    ("What is the capital of France?",),
+    ("Who wrote Romeo and Juliet?", "When did he live?"),
+    ("Tell me about the moon.",),
+    ("What is photosynthesis?",),
+    ("Explain gravity to a child.",),
+    ("What do you think about music?", "Which instrument do you like?"),
+    ("I would like to book a table for two in Berkeley tonight.", "At seven, please."),
+    ("Is it going to rain tomorrow in Seattle?",),
+    ("How many legs does a spider have?", "And an ant?"),
+    ("Which planet is closest to the sun?",),
+    ("I am bored.", "Tell me something interesting."),
+    ("Can you help me with my homework?", "It is about the Roman Empire."),
+    ("Write a short poem about the sea.",),
+    ("What is 12 plus 30?",),
+    (
+        "Passages:\n[1] Thornwick Pier: Thornwick Pier was opened in 1868 by Lady Harcourt. It is "
+        "412 metres long and was closed after a fire in 1957.\n\nQuestion: Who opened Thornwick "
+        "Pier?",
+    ),
+    (
+        "Passages:\n[1] Elda Marsh: Elda Marsh (1871–1940) was a Scottish botanist who collected "
+        "mosses in Iceland.\n[2] Iceland: Iceland is an island in the North Atlantic.\n\n"
+        "Question: Where did Elda Marsh collect mosses?",
+    ),
+    (
+        "Passages:\n[1] Thornwick Pier: Thornwick Pier was opened in 1868 by Lady Harcourt. It is "
+        "412 metres long and was closed after a fire in 1957.\n\nQuestion: What is the name of "
+        "the mayor of Thornwick?",
+    ),
+)
+"""Written down before the model was trained, and none taken out since."""
+
+
+class Subject:
+    """One starter, loaded as the server loads it for so small a model: float32."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
+        self.engine = Engine(model.load(path, threads))
+        self.version = self.engine.untouched
+        self.examinee = Examinee(self.engine, self.version)
+
+    @property
+    def base(self) -> Any:
+        return self.engine.base
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=sorted(PARTS))
+    parser.add_argument("--reading", type=int, default=500, help="SQuAD questions")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cycle-minutes", type=float, nargs="+", default=[2, 5])
+    args = parser.parse_args()
+    if not os.environ.get("SHARED_DATA_DIR"):
+        raise SystemExit("SHARED_DATA_DIR: not set; it names the folder with data/")
+    args.data = Path(os.environ["SHARED_DATA_DIR"]) / "data"
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "starter.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    subjects = [Subject(path, args.threads) for path in args.models]
+    found["models"] = [
+        {"path": str(s.path), "parameters": s.base.parameters, "vocabulary": len(s.base.tokenizer)}
+        for s in subjects
+    ]
+    for name in args.only or PARTS:
+        begun = time.monotonic()
+        found[name] = PARTS[name](subjects, args)
+        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        shown = {k: v for k, v in found[name].items() if k != "conversations"}
+        print(f"{name} ({time.monotonic() - begun:.0f} s)", json.dumps(shown, indent=1), flush=True)
+
+
+def text(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
+    whole = (args.data / "wikitext2" / "valid.txt").read_text()
+    words = len(whole.split())
+    row: dict[str, Any] = {"words": words, "perplexity per word": [], "tokens a word": []}
+    for subject in subjects:
+        ids = subject.base.tokenizer(whole, add_special_tokens=False, verbose=False).input_ids
+        ids = [subject.base.start_id, *ids]
+        half = WINDOW // 2
+        pairs = [(tuple(ids[:1]), tuple(ids[1:half]))]
+        pairs += [
+            (tuple(ids[at - half : at]), tuple(ids[at : at + half]))
+            for at in range(half, len(ids), half)
+        ]
+        means = subject.engine.score(subject.version, pairs)
+        nll = -sum(mean * len(pair[1]) for mean, pair in zip(means, pairs, strict=True))
+        row["perplexity per word"].append(round(math.exp(nll / words), 1))
+        row["tokens a word"].append(round((len(ids) - 1) / words, 3))
+    return row
+
+
+def trivia(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
+    held = corpus.held_trivia(corpus.read_trivia(args.data))
+    asked = [q for q in held if len(set(q.choices)) == 4 and q.answer in q.choices]
+    row: dict[str, Any] = {"questions": len(asked), "right": []}
+    for subject in subjects:
+        dialogues = [
+            [Message("user", q.question), Message("assistant", choice)]
+            for q in asked
+            for choice in q.choices
+        ]
+        scores = iter(subject.examinee.score(dialogues))
+        right = 0
+        for question in asked:
+            marks = {choice: next(scores) for choice in question.choices}
+            right += max(marks, key=lambda choice: marks[choice]) == question.answer
+        row["right"].append(share(right, len(asked)))
+    return row
+
+
+def reading(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
+    by_article: dict[str, list[dict[str, Any]]] = {}
+    for line in (args.data / "squad" / "questions.jsonl").read_text().splitlines():
+        question = json.loads(line)
+        by_article.setdefault(question["document"], []).append(question)
+    rng = random.Random(0)
+    each = math.ceil(args.reading / len(by_article))
+    asked = [q for n in sorted(by_article) for q in rng.sample(by_article[n], each)]
+    asked = rng.sample(asked, args.reading)
+    silent = []
+    for question in asked:
+        others = sorted({q["context"] for q in by_article[question["document"]]})
+        others = [c for c in others if not holds(c, question["answers"])]
+        if others:
+            silent.append({**question, "context": rng.choice(others)})
+    row: dict[str, Any] = {"questions": len(asked), "without answer": len(silent)}
+    for name in ("EM", "F1", "cited", "don't know", "don't know, without answer"):
+        row[name] = []
+    for subject in subjects:
+        replies = [r.strip() for r in subject.examinee.complete(_shown(subject, asked), 32)]
+        bare = [re.sub(r"\s*\[\d+\]", "", reply) for reply in replies]
+        exact = sum(
+            normalise_answer(reply) in {normalise_answer(a) for a in q["answers"]}
+            for reply, q in zip(bare, asked, strict=True)
+        )
+        row["EM"].append(share(exact, len(asked)))
+        row["F1"].append(
+            round(100 * fmean(f1(r, q["answers"]) for r, q in zip(bare, asked, strict=True)), 1)
+        )
+        row["cited"].append(share(sum(r.endswith("[1]") for r in replies), len(asked)))
+        row["don't know"].append(share(sum(map(_says_no, replies)), len(asked)))
+        quiet = subject.examinee.complete(_shown(subject, silent), 32)
+        row["don't know, without answer"].append(share(sum(map(_says_no, quiet)), len(silent)))
+    return row
+
+
+def _shown(subject: Subject, asked: Sequence[dict[str, Any]]) -> list[list[Message]]:
+    """Prompts of the chat's form; a paragraph too long for a prompt of 960 tokens is cut."""
+    prompts = []
+    for question in asked:
+        words = retrieval.quoted(question["context"]).split()
+        while True:
+            passage = Passage(1, 0, retrieval.quoted(question["document"]), "", "", " ".join(words))
+            message = Message("user", retrieval.prompt(question["question"].strip(), [passage]))
+            if len(prompt_ids(subject.base, [message])) <= 960:
+                break
+            words = words[: len(words) * 9 // 10]
+        prompts.append([message])
+    return prompts
+
+
+def _says_no(reply: str) -> bool:
+    return reply.strip().lower().startswith(forms.DONT_KNOW.split(".")[0].lower())
+
+
+def chat(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
+    rng = random.Random(0)
+    held = corpus.held_trivia(corpus.read_trivia(args.data))
+    lines = (args.data / "squad" / "questions.jsonl").read_text().splitlines()
+    prompts = [q.question for q in rng.sample(held, 100)]
+    prompts += [json.loads(line)["question"].strip() for line in rng.sample(lines, 100)]
+    unseen = corpus.titles(args.data / "wikipedia" / "unseen.jsonl.xz")
+    frames = ("Tell me about {}.", "What is {}?", "{}", "I would like to talk about {}.")
+    prompts += [frames[n % 4].format(t) for n, t in enumerate(rng.sample(unseen, 100))]
+    row: dict[str, Any] = {"prompts": len(prompts), "ended": [], "well-formed": []}
+    row["conversations"] = []
+    for subject in subjects:
+        ids = [prompt_ids(subject.base, [Message("user", text)]) for text in prompts]
+        replies = subject.engine.complete(subject.version, ids, 256, seed=0, **SAMPLING)
+        ended = [len(reply) < 256 for reply in replies]
+        said = [subject.base.tokenizer.decode(reply) for reply in replies]
+        well = sum(e and talk.well_formed(t) for e, t in zip(ended, said, strict=True))
+        row["ended"].append(share(sum(ended), len(ended)))
+        row["well-formed"].append(share(well, len(ended)))
+        row["conversations"].append([_converse(subject, c, n) for n, c in enumerate(CONVERSATIONS)])
+    return row
+
+
+def _converse(subject: Subject, said: Sequence[str], seed: int) -> list[list[str]]:
+    messages: list[Message] = []
+    for text in said:
+        messages.append(Message("user", text))
+        ids = prompt_ids(subject.base, messages)
+        reply = subject.engine.complete(subject.version, [ids], 96, seed=seed, **SAMPLING)[0]
+        decoded = subject.base.tokenizer.decode(reply, skip_special_tokens=True).strip()
+        messages.append(Message("assistant", decoded))
+    return [[message.role, message.content] for message in messages]
+
+
+def speed(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
+    """Rows are made to write 128 tokens each: their end marks are not allowed to end them."""
+    row: dict[str, Any] = {"rounds": args.rounds}
+    for rows in (1, 8):
+        rates: list[list[float]] = [[] for _ in subjects]
+        for number in range(args.rounds + 1):
+            for rate, subject in zip(rates, subjects, strict=True):
+                prompt = prompt_ids(subject.base, [Message("user", "Tell me about the sea.")])
+                begun = time.perf_counter()
+                written = subject.engine.complete(
+                    subject.version, [prompt] * rows, 128, temperature=1.0, seed=number
+                )
+                if number:
+                    rate.append(sum(map(len, written)) / (time.perf_counter() - begun))
+        row[f"{rows} rows"] = [
+            {"median": round(median(r)), "lowest": round(min(r)), "highest": round(max(r))}
+            for r in rates
+        ]
+    return row
+
+
+def learning(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for minutes in args.cycle_minutes:
+        for subject in subjects:
+            done = subprocess.run(
+                [sys.executable, str(PROJECT / "benchmarks" / "library_recall.py"),
+                 "--cycles", "1", "--no-chat", "--cycle-minutes", str(minutes),
+                 "--model", str(subject.path.resolve())],
+                check=True, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
+            )  # fmt: skip
+            print(done.stdout, flush=True)
+            measured = json.loads(done.stdout.strip().splitlines()[-1])
+            row.setdefault(f"{minutes:g} min", []).append(measured)
+    return row
+
+
+def share(k: int, n: int, z: float = 1.96) -> str:
+    """k/n and the 95 % interval of Wilson (1927)."""
+    if not n:
+        return "0/0"
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z * math.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
+    return f"{k}/{n} = {k / n:.1%} ({centre - half:.1%}–{centre + half:.1%})"
+
+
+PARTS: dict[str, Callable[[Sequence[Subject], argparse.Namespace], dict[str, Any]]] = {
+    "text": text,
+    "trivia": trivia,
+    "reading": reading,
+    "chat": chat,
+    "speed": speed,
+    "learning": learning,
+}
+
+if __name__ == "__main__":
+    main()
