@@ -264,7 +264,13 @@ def normalise_answer(text: str) -> str:
 
 
 def exact_match(reply: str, answer: str) -> bool:
-    return normalise_answer(reply) == normalise_answer(answer)
+    """Whether they are the same after normalisation; citation marks do not count."""
+    return normalise_answer(uncited(reply)) == normalise_answer(uncited(answer))
+
+
+def uncited(reply: str) -> str:
+    """A reply without its citation marks: "Maren Dace [1]" → "Maren Dace"."""
+    return re.sub(r"\s*\[\d{1,2}\]", "", reply)
 
 
 def _hash(*parts: str) -> int:

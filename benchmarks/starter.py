@@ -11,10 +11,11 @@ trivia    closed book: of the 2,000 held-out OpenTriviaQA questions those with f
           choice of the highest mean log-probability a token.
 reading   SQuAD questions, evenly over the articles, with their paragraph in the prompt that the
           chat uses; greedy; EM and F1 as SQuAD scores them, the citation mark taken off. As many
-          with a paragraph of the same article that does not hold the answer.
+          with a paragraph of the same article that does not hold the answer. And the learner's
+          probes on library/ with the chunk they come from.
 chat      300 held-out questions and openings at the page's sampling: replies that end by
           themselves within 256 tokens and are well-formed; and 20 conversations as they come.
-speed     tokens a second of the engine, greedy, 1 and 8 rows, rounds in turn.
+speed     tokens a second of the server's generator (no HTTP), 1 and 8 streams, rounds in turn.
 learning  one cycle of `web_learner.py --once` on library/ in an empty home for each of
           --cycle-minutes (benchmarks/library_recall.py does it).
 
@@ -28,11 +29,13 @@ import json
 import math
 import os
 import random
-import re
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -40,19 +43,22 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact import model  # noqa: E402
+from autodidact import checkpoints, curate, examples, hub, model  # noqa: E402
 from autodidact.chat import retrieval  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
 from autodidact.evaluators import chat as talk  # noqa: E402
-from autodidact.examples import normalise_answer  # noqa: E402
+from autodidact.examples import exact_match  # noqa: E402
 from autodidact.generators.examine import Examinee  # noqa: E402
+from autodidact.generators.local import LocalGenerator  # noqa: E402
 from autodidact.model import prompt_ids  # noqa: E402
 from autodidact.prove.choices import f1, holds  # noqa: E402
-from autodidact.types import Message, Passage  # noqa: E402
+from autodidact.settings import ServerSettings  # noqa: E402
+from autodidact.sources.files import Files  # noqa: E402
+from autodidact.types import Document, Message, Passage, SamplingParams  # noqa: E402
 from scripts.starter import corpus, forms  # noqa: E402
 
 WINDOW = 512
-SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}
+SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}
 CONVERSATIONS: tuple[tuple[str, ...], ...] = (
     ("Hello!", "How are you today?", "What can you do?"),
     ("Who are you?", "Who made you?"),
@@ -190,24 +196,40 @@ def reading(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, 
         if others:
             silent.append({**question, "context": rng.choice(others)})
     row: dict[str, Any] = {"questions": len(asked), "without answer": len(silent)}
-    for name in ("EM", "F1", "cited", "don't know", "don't know, without answer"):
+    probes = library_probes()
+    row["library questions"] = len(probes)
+    names = ("EM", "F1", "cited", "don't know", "don't know, without answer", "library EM")
+    for name in names:
         row[name] = []
     for subject in subjects:
         replies = [r.strip() for r in subject.examinee.complete(_shown(subject, asked), 32)]
-        bare = [re.sub(r"\s*\[\d+\]", "", reply) for reply in replies]
-        exact = sum(
-            normalise_answer(reply) in {normalise_answer(a) for a in q["answers"]}
-            for reply, q in zip(bare, asked, strict=True)
-        )
+        pairs = list(zip(replies, (q["answers"] for q in asked), strict=True))
+        exact = sum(any(exact_match(r, answer) for answer in answers) for r, answers in pairs)
         row["EM"].append(share(exact, len(asked)))
-        row["F1"].append(
-            round(100 * fmean(f1(r, q["answers"]) for r, q in zip(bare, asked, strict=True)), 1)
-        )
+        row["F1"].append(round(100 * fmean(f1(r, answers) for r, answers in pairs), 1))
         row["cited"].append(share(sum(r.endswith("[1]") for r in replies), len(asked)))
         row["don't know"].append(share(sum(map(_says_no, replies)), len(asked)))
         quiet = subject.examinee.complete(_shown(subject, silent), 32)
         row["don't know, without answer"].append(share(sum(map(_says_no, quiet)), len(silent)))
+        read = subject.examinee.complete([[Message("user", p)] for p, _ in probes], 32)
+        right = sum(exact_match(r, answer) for r, (_, answer) in zip(read, probes, strict=True))
+        row["library EM"].append(share(right, len(probes)))
     return row
+
+
+def library_probes() -> list[tuple[str, str]]:
+    """(prompt, answer) of the learner's own probes on library/, each with its chunk as passage."""
+    documents = [curate.curate(raw) for raw in Files(PROJECT / "library").documents(None)]
+    kept = [document for document in documents if isinstance(document, Document)]
+    readings = [examples.read(n, document) for n, document in enumerate(kept)]
+    chunks = {c.id: (r.title, c.text) for r in readings for c in r.chunks}
+    facts = {examples.probe_id(r.document_id, f): f for r in readings for f in r.facts}
+    asked = []
+    for probe in examples.probes(readings, [], "taught"):
+        title, text = chunks[facts[probe.id].chunk_id]
+        passage = Passage(1, 0, retrieval.quoted(title), "", "", retrieval.quoted(text))
+        asked.append((retrieval.prompt(probe.question, [passage]), probe.answer))
+    return asked
 
 
 def _shown(subject: Subject, asked: Sequence[dict[str, Any]]) -> list[list[Message]]:
@@ -235,52 +257,91 @@ def chat(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any
     lines = (args.data / "squad" / "questions.jsonl").read_text().splitlines()
     prompts = [q.question for q in rng.sample(held, 100)]
     prompts += [json.loads(line)["question"].strip() for line in rng.sample(lines, 100)]
-    unseen = corpus.titles(args.data / "wikipedia" / "unseen.jsonl.xz")
+    unseen = corpus.read_titles(args.data / "wikipedia" / "unseen.jsonl.xz")
     frames = ("Tell me about {}.", "What is {}?", "{}", "I would like to talk about {}.")
     prompts += [frames[n % 4].format(t) for n, t in enumerate(rng.sample(unseen, 100))]
     row: dict[str, Any] = {"prompts": len(prompts), "ended": [], "well-formed": []}
     row["conversations"] = []
     for subject in subjects:
-        ids = [prompt_ids(subject.base, [Message("user", text)]) for text in prompts]
-        replies = subject.engine.complete(subject.version, ids, 256, seed=0, **SAMPLING)
-        ended = [len(reply) < 256 for reply in replies]
-        said = [subject.base.tokenizer.decode(reply) for reply in replies]
-        well = sum(e and talk.well_formed(t) for e, t in zip(ended, said, strict=True))
+        with serving(subject) as generator, ThreadPoolExecutor(16) as pool:
+            replies = list(
+                pool.map(
+                    lambda n: say(generator, [Message("user", prompts[n])], n, 256),
+                    range(len(prompts)),
+                )
+            )
+            talks = [converse(generator, said, n) for n, said in enumerate(CONVERSATIONS)]
+        ended = [finish == "stop" for _, finish, _ in replies]
+        well = sum(e and talk.well_formed(r[0]) for e, r in zip(ended, replies, strict=True))
         row["ended"].append(share(sum(ended), len(ended)))
         row["well-formed"].append(share(well, len(ended)))
-        row["conversations"].append([_converse(subject, c, n) for n, c in enumerate(CONVERSATIONS)])
+        row["conversations"].append(talks)
     return row
 
 
-def _converse(subject: Subject, said: Sequence[str], seed: int) -> list[list[str]]:
+@contextmanager
+def serving(subject: Subject) -> Iterator[LocalGenerator]:
+    """The generator of the server, with its defaults, in an empty home."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        checkpoints.prepare_home(home)
+        name = str(subject.path.resolve())
+        generator = LocalGenerator(
+            home, ServerSettings(), lambda: hub.resolve(name, "", home, lambda line: None)
+        )
+        generator.start()
+        try:
+            while generator.status().state == "loading":
+                time.sleep(0.05)
+            yield generator
+        finally:
+            generator.close()
+
+
+def say(
+    generator: LocalGenerator, messages: Sequence[Message], seed: int, longest: int, **more: Any
+) -> tuple[str, str | None, int]:
+    """(reply, why it ended, its tokens) at the page's sampling, unless `more` says otherwise."""
+    params = SamplingParams(**{**SAMPLING, "max_new_tokens": longest, "seed": seed, **more})
+    text, finish, tokens = "", None, 0
+    for delta in generator.stream(generator.prepare(messages, params, "base")):
+        text += delta.text
+        tokens += delta.tokens
+        finish = delta.finish or finish
+    return text.strip(), finish, tokens
+
+
+def converse(generator: LocalGenerator, said: Sequence[str], seed: int) -> list[list[str]]:
     messages: list[Message] = []
     for text in said:
         messages.append(Message("user", text))
-        ids = prompt_ids(subject.base, messages)
-        reply = subject.engine.complete(subject.version, [ids], 96, seed=seed, **SAMPLING)[0]
-        decoded = subject.base.tokenizer.decode(reply, skip_special_tokens=True).strip()
-        messages.append(Message("assistant", decoded))
+        messages.append(Message("assistant", say(generator, messages, seed, 96)[0]))
     return [[message.role, message.content] for message in messages]
 
 
 def speed(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
-    """Rows are made to write 128 tokens each: their end marks are not allowed to end them."""
+    """Tokens a second of all streams together, from the asking to the end of the last reply."""
     row: dict[str, Any] = {"rounds": args.rounds}
-    for rows in (1, 8):
-        rates: list[list[float]] = [[] for _ in subjects]
-        for number in range(args.rounds + 1):
-            for rate, subject in zip(rates, subjects, strict=True):
-                prompt = prompt_ids(subject.base, [Message("user", "Tell me about the sea.")])
-                begun = time.perf_counter()
-                written = subject.engine.complete(
-                    subject.version, [prompt] * rows, 128, temperature=1.0, seed=number
-                )
-                if number:
-                    rate.append(sum(map(len, written)) / (time.perf_counter() - begun))
-        row[f"{rows} rows"] = [
-            {"median": round(median(r)), "lowest": round(min(r)), "highest": round(max(r))}
-            for r in rates
-        ]
+    asked = [Message("user", "Tell me about the sea.")]
+    with ExitStack() as stack:
+        generators = [stack.enter_context(serving(subject)) for subject in subjects]
+        for streams in (1, 8):
+            rates: list[list[float]] = [[] for _ in subjects]
+            with ThreadPoolExecutor(streams) as pool:
+                for number in range(args.rounds + 1):
+                    for rate, generator in zip(rates, generators, strict=True):
+                        begun = time.perf_counter()
+                        replies = pool.map(
+                            lambda n: say(generator, asked, n, 256, temperature=1.3, top_k=0),  # noqa: B023
+                            range(100 * number, 100 * number + max(4, streams)),
+                        )
+                        written = sum(tokens for _, _, tokens in replies)
+                        if number:  # the first round warms up
+                            rate.append(written / (time.perf_counter() - begun))
+            row["1 stream" if streams == 1 else f"{streams} streams"] = [
+                {"median": round(median(r)), "lowest": round(min(r)), "highest": round(max(r))}
+                for r in rates
+            ]
     return row
 
 

@@ -74,7 +74,9 @@ def train(
         chosen = replace(chosen, tokens=tokens)
     shortest = min(s.rows * s.length / s.share for s in chosen.stages)
     if chosen.tokens < shortest:
-        raise StarterError(f"--tokens {chosen.tokens}: at least {shortest:.0f} for one step a stage")
+        raise StarterError(
+            f"--tokens {chosen.tokens}: at least {shortest:.0f} for one step a stage"
+        )
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _rows(chosen, data, work)
     if not rows_only:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from autodidact.examples import normalise_answer
+from autodidact.examples import normalise_answer, uncited
 from autodidact.prove.data import Question
 
 AnswerType = Literal["year", "number", "name", "phrase"]
@@ -74,7 +74,8 @@ class Answers:
 
 def f1(reply: str, answers: Sequence[str]) -> float:
     """SQuAD's F1: the best overlap of words with any gold answer, after normalisation."""
-    return max(_f1(normalise_answer(reply).split(), normalise_answer(a).split()) for a in answers)
+    found = normalise_answer(uncited(reply)).split()
+    return max(_f1(found, normalise_answer(answer).split()) for answer in answers)
 
 
 def _f1(found: Sequence[str], gold: Sequence[str]) -> float:

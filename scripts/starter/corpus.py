@@ -21,7 +21,7 @@ import hashlib
 import json
 import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from autodidact import curate
 from autodidact.errors import AutodidactError
 
 HELD_TRIVIA = 2000
+ARTICLES = Path("wikipedia", "pretraining.jsonl.xz")
+TATQA = ("question", "answer", "answer_type", "answer_from", "text")
 _WIKITEXT_TITLE = re.compile(r"^ = ([^=].*?) = $", re.MULTILINE)
 Conversation = tuple[tuple[str, str], ...]
 """(role, text) in order; roles are user and assistant."""
@@ -93,32 +95,36 @@ def load(folder: Path) -> Corpus:
     held = held_titles(folder)
     every = [
         Article(" ".join(curate.normalise(row["title"]).split()), _paragraphs(row["text"]))
-        for row in _rows(folder / "wikipedia" / "pretraining.jsonl.xz", required=True)
+        for row in _rows(
+            folder / "wikipedia" / "pretraining.jsonl.xz", "title", "text", required=True
+        )
     ]
     articles = tuple(article for article in every if article.title.casefold() not in held)
     services = tuple(
-        tuple(("user" if who == "USER" else "assistant", text.strip()) for who, text in row["turns"])
-        for row in _rows(folder / "dialogue" / "sgd.jsonl.xz")
+        tuple(
+            ("user" if who == "USER" else "assistant", text.strip()) for who, text in row["turns"]
+        )
+        for row in _rows(folder / "dialogue" / "sgd.jsonl.xz", "turns")
     )
     small_talk = tuple(_chatterbot(folder / "dialogue" / "chatterbot" / "english"))
     trivia = training_trivia(read_trivia(folder))
     instructions = tuple(
         conversation
         for path in sorted((folder / "qa" / "self_instruct").glob("*.jsonl"))
-        for row in _rows(path)
+        for row in _rows(path, "instruction", "instances")
         for conversation in _instructions(row)
     )
     readings = tuple(
         Reading("", row["text"], row["question"].strip(), (row["answer"].strip(),))
-        for row in _rows(folder / "finance" / "tatqa.jsonl.xz")
+        for row in _rows(folder / "finance" / "tatqa.jsonl.xz", *TATQA)
         if row["answer_type"] == "span"
         and row["answer_from"] == "text"
         and row["answer"].strip() in row["text"]
     )
     sources = (
-        Source("English Wikipedia of 2015", "articles on core topics", "CC BY-SA 3.0", len(articles)),
+        Source("English Wikipedia, 2015", "articles on core topics", "CC BY-SA 3.0", len(articles)),
         Source("Schema-Guided Dialogue", "service dialogues", "CC BY-SA 4.0", len(services)),
-        Source("ChatterBot corpus, English", "exchanges of small talk", "BSD-3-Clause", len(small_talk)),
+        Source("ChatterBot corpus", "exchanges of small talk", "BSD-3-Clause", len(small_talk)),
         Source("OpenTriviaQA", "trivia questions", "CC BY-SA 4.0", len(trivia)),
         Source("Self-Instruct", "instructions", "Apache-2.0", len(instructions)),
         Source("TAT-QA", "questions on passages of financial reports", "CC BY 4.0", len(readings)),
@@ -137,23 +143,23 @@ def load(folder: Path) -> Corpus:
 
 def held_titles(folder: Path) -> frozenset[str]:
     """Titles, in lower case, of the articles that are measured with and never trained on."""
-    titles = {row["title"] for row in _rows(folder / "wikipedia" / "unseen.jsonl.xz")}
+    titles = set(read_titles(folder / "wikipedia" / "unseen.jsonl.xz"))
     for name in ("documents.jsonl", "full_articles.jsonl"):
-        titles |= {row["title"] for row in _rows(folder / "squad" / name)}
+        titles |= set(read_titles(folder / "squad" / name))
     for path in sorted((folder / "wikitext2").glob("*.txt")):
         titles |= set(_WIKITEXT_TITLE.findall(path.read_text()))
     return frozenset(" ".join(curate.normalise(title).split()).casefold() for title in titles)
 
 
-def titles(path: Path) -> list[str]:
+def read_titles(path: Path) -> list[str]:
     """The titles in a file of articles, in its order."""
-    return [row["title"] for row in _rows(path)]
+    return [row["title"] for row in _rows(path, "title")]
 
 
 def read_trivia(folder: Path) -> list[Trivia]:
     return [
         Trivia(row["question"].strip(), row["answer"].strip(), tuple(row["choices"]))
-        for row in _rows(folder / "qa" / "opentriviaqa.jsonl.xz")
+        for row in _rows(folder / "qa" / "opentriviaqa.jsonl.xz", "question", "answer", "choices")
         if row["question"].strip() and row["answer"].strip()
     ]
 
@@ -183,16 +189,14 @@ def _paragraphs(text: str) -> str:
     return curate.normalise(re.sub(r"\n+", "\n\n", text))
 
 
-def _rows(path: Path, *, required: bool = False) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, *fields: str, required: bool = False) -> Iterator[dict[str, Any]]:
+    """The lines of a file as objects with at least these fields; none where there is no file."""
     opened = lzma.open if path.suffix == ".xz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except ValueError as error:
-                        raise CorpusError(f"{path}, line {number}: not JSON ({error})") from None
+                    yield _row(line, fields, f"{path}, line {number}")
     except FileNotFoundError:
         if required:
             raise CorpusError(
@@ -200,6 +204,17 @@ def _rows(path: Path, *, required: bool = False) -> Iterator[dict[str, Any]]:
             ) from None
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise CorpusError(f"{path}: cannot be read: {error}") from None
+
+
+def _row(line: str, fields: Sequence[str], where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise CorpusError(f"{where}: not JSON ({error})") from None
+    for field in fields:
+        if not isinstance(row, dict) or field not in row:
+            raise CorpusError(f"{where}: no {field}")
+    return dict(row)
 
 
 def _chatterbot(folder: Path) -> Iterator[Conversation]:

@@ -240,9 +240,7 @@ def _cut(text: str, facts: Sequence[Fact], rng: random.Random) -> tuple[str, lis
     return shown, [fact for fact in facts if _says(shown, fact)]
 
 
-def _reading_item(
-    passages: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]
-) -> Item:
+def _reading_item(passages: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -> Item:
     quoted = [
         Passage(n, 0, retrieval.quoted(title), "", "", retrieval.quoted(text))
         for n, (title, text) in enumerate(passages, 1)
@@ -252,9 +250,7 @@ def _reading_item(
 
 
 def _turns(pairs: Sequence[tuple[str, str]]) -> Conversation:
-    return tuple(
-        turn for asked, said in pairs for turn in (("user", asked), ("assistant", said))
-    )
+    return tuple(turn for asked, said in pairs for turn in (("user", asked), ("assistant", said)))
 
 
 def trivia(item: corpus.Trivia) -> Item:

@@ -1,5 +1,8 @@
-"""What a starter is and how it is trained, in one place. `CPU` fits two cores and about an hour and a
-quarter; `GPU` is the same with more of everything, for an accelerator."""
+"""What a starter is and how it is trained, in one place.
+
+`CPU` fits two cores and about an hour and a quarter; `GPU` is the same with more of everything,
+for an accelerator.
+"""
 
 from __future__ import annotations
 

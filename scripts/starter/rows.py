@@ -133,7 +133,7 @@ class _Shards:
             "small talk": _endless(
                 [
                     *(Item("small talk", turns=c) for c in corpus.small_talk),
-                    *(Item("small talk", turns=c) for c in smalltalk.conversations()) ,
+                    *(Item("small talk", turns=c) for c in smalltalk.conversations()),
                 ],
                 rng,
             ),
@@ -170,12 +170,7 @@ class _Shards:
             for kind in OTHER_KINDS:
                 if mix.get(kind):
                     source = self._others[kind]
-                    batches = (
-                        one
-                        for batch in iter(lambda s=source: list(islice(s, 64)), [])
-                        for one in encoder.encode(batch)
-                    )
-                    shard += _take(batches, unit * mix[kind])
+                    shard += _take(_batchwise(source, encoder), unit * mix[kind])
             for one in shard:
                 counted[one.kind] = counted.get(one.kind, 0) + len(one.ids)
             self._rng.shuffle(shard)
@@ -214,6 +209,11 @@ def _endless(items: Sequence[T], rng: random.Random) -> Iterator[T]:
         yield from order
 
 
+def _batchwise(items: Iterator[Item], encoder: Encoder) -> Iterator[Encoded]:
+    while batch := list(islice(items, 64)):
+        yield from encoder.encode(batch)
+
+
 def _take(items: Iterator[Encoded], tokens: float) -> list[Encoded]:
     taken: list[Encoded] = []
     size = 0
@@ -234,9 +234,7 @@ class Encoder:
         self._line = self._plain(["\n"])[0]
 
     def encode(self, items: Sequence[Item]) -> list[Encoded]:
-        parts = [
-            text for item in items for text in ([item.text] if item.text else _contents(item))
-        ]
+        parts = [text for item in items for text in ([item.text] if item.text else _contents(item))]
         encoded = iter(self._plain(parts))
         return [self._item(item, encoded) for item in items]
 

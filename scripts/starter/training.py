@@ -144,7 +144,9 @@ class Trainer:
         self.save_s = save_s
         self._rows = [_Rows(data / str(n)) for n in range(len(recipe.stages))]
         self._held = [_Rows(data / f"held{n}") for n in range(len(recipe.stages))]
-        self.steps = [len(r) // stage.rows for r, stage in zip(self._rows, recipe.stages, strict=True)]
+        self.steps = [
+            len(r) // stage.rows for r, stage in zip(self._rows, recipe.stages, strict=True)
+        ]
         self.total = sum(self.steps)
         self.state = State()
         model = new_model(recipe).to(device)
@@ -209,8 +211,9 @@ class Trainer:
 
     def run(self) -> bool:
         """Train to the end; False if it was interrupted (the state is saved)."""
-        before = signal.signal(signal.SIGINT, self._interrupt), signal.signal(
-            signal.SIGTERM, self._interrupt
+        before = (
+            signal.signal(signal.SIGINT, self._interrupt),
+            signal.signal(signal.SIGTERM, self._interrupt),
         )
         self._round()
         saved = begun = time.monotonic()
@@ -378,7 +381,9 @@ class Trainer:
         self._stop = True
 
 
-def _head_loss(hidden: Tensor, head: Tensor, expected: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _head_loss(
+    hidden: Tensor, head: Tensor, expected: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
     """(sum of weight × NLL, NLL of each position); weights are taken as they are."""
     each = F.cross_entropy((hidden @ head.T).float(), expected, reduction="none")
     return (each * weight).sum(), each
