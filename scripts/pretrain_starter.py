@@ -55,14 +55,20 @@ class StarterError(AutodidactError):
 
 @app.command()
 def train(
-    work: Annotated[Path, typer.Option(help="Folder for rows, state, curve and the model.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the corpora.")] = None,
-    recipe: Annotated[str, typer.Option(help=" or ".join(RECIPES))] = "cpu",
-    tokens: Annotated[int | None, typer.Option(help="Positions to train on.")] = None,
-    seed: Annotated[int, typer.Option(help="Of data order and initial weights.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
-    compiled: Annotated[bool, typer.Option(help="Use torch.compile.")] = True,
+    work: Annotated[
+        Path, typer.Option("--work", help="Folder for rows, state, curve and the model.")
+    ],
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of the corpora.")] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help=" or ".join(RECIPES))] = "cpu",
+    tokens: Annotated[int | None, typer.Option("--tokens", help="Positions to train on.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of data order and initial weights.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="CPU threads; all by default.")
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled/--no-compiled", help="Use torch.compile.")
+    ] = True,
     rows_only: Annotated[bool, typer.Option("--rows-only", help="End before training.")] = False,
 ) -> None:
     """Train a starter, or go on with it."""
@@ -208,8 +214,10 @@ def _samples(work: Path) -> None:
 
 @app.command()
 def card(
-    work: Annotated[Path, typer.Option(help="Folder of a finished training.")],
-    figures: Annotated[Path, typer.Option(help="starter.json of benchmarks/starter.py.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder of a finished training.")],
+    figures: Annotated[
+        Path, typer.Option("--figures", help="starter.json of benchmarks/starter.py.")
+    ],
 ) -> None:
     """Write the model card."""
     from scripts.starter import card as cards
