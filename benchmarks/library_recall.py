@@ -5,7 +5,8 @@
 
 Runs `web_learner.py --once` that many times in one home folder (it can be continued: --home), and
 after each cycle asks the newest version, through the engine that serves, every probe that was
-frozen: on documents taught so far and on control documents that never are. Prints a row a cycle:
+frozen: on documents taught so far (also with the passages that the chat would find) and on control
+documents that never are. Prints a row a cycle:
 exact match taught and control with 95 % Wilson intervals, NLL a token of the base's own held-out
 text and (with SHARED_DATA_DIR) of WikiText-2's validation text. At the end it starts the server and
 asks every probe over POST /chat at the default sampling with 5 seeds, and once more greedily in
@@ -35,13 +36,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from autodidact import checkpoints, hub, model  # noqa: E402
+from autodidact.chat import retrieval  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
 from autodidact.evaluators import recall  # noqa: E402
 from autodidact.examples import exact_match  # noqa: E402
 from autodidact.generators.examine import Examinee  # noqa: E402
+from autodidact.settings import RetrievalSettings  # noqa: E402
 from autodidact.store.learner import LearnerStore  # noqa: E402
 from autodidact.training import anchors  # noqa: E402
-from autodidact.types import Probe  # noqa: E402
+from autodidact.types import Message, Probe  # noqa: E402
 
 SEEDS = range(1, 6)
 
@@ -111,6 +114,7 @@ def measure(home: Path, model_name: str) -> dict[str, Any]:
         for split in ("taught", "control"):
             right = [r.correct for r, p in zip(results, asked, strict=True) if p.split == split]
             row[f"{split}_{name}"] = share(right)
+        row[f"taught_{name}_with_passages"] = with_passages(home, examinee, asked)
         row[f"general_{name}"] = general(home, examinee)
         row[f"wikitext_{name}"] = wikitext(engine, examinee)
     by_kind: dict[str, list[int]] = defaultdict(list)
@@ -119,6 +123,15 @@ def measure(home: Path, model_name: str) -> dict[str, Any]:
             by_kind[probe.kind].append(result.correct)
     row["by_kind"] = {kind: share(right) for kind, right in sorted(by_kind.items())}
     return row
+
+
+def with_passages(home: Path, examinee: Examinee, asked: Sequence[Probe]) -> str:
+    """Exact answers to the taught probes with the passages that the chat would look up."""
+    library = retrieval.Library(home / "passages.db", RetrievalSettings())
+    taught = [probe for probe in asked if probe.split == "taught"]
+    prompts = [retrieval.prompt(p.question, library.find(p.question)) for p in taught]
+    replies = examinee.complete([[Message("user", text)] for text in prompts], 24)
+    return share([exact_match(r, p.answer) for r, p in zip(replies, taught, strict=True)])
 
 
 def general(home: Path, examinee: Examinee) -> float:
@@ -185,7 +198,7 @@ def wait(address: str) -> None:
     raise SystemExit("the server did not come up")
 
 
-def share(right: Sequence[int], z: float = 1.96) -> str:
+def share(right: Sequence[float], z: float = 1.96) -> str:
     """k/n and the 95 % interval of Wilson (1927)."""
     n, k = len(right), sum(right)
     if not n:

@@ -346,6 +346,9 @@ def test_the_small_documents_of_other_tests_share_no_answer_either() -> None:
         ("Maren", "Maren Dace", False),
         ("", "Maren Dace", False),
         ("Theodor", "odor", False),
+        ("Maren Dace [1]", "Maren Dace", True),
+        ("143 [2] [3].", "143", True),
+        ("[1]", "1", False),
     ],
 )
 def test_exact_match_is_that_of_squad(reply: str, answer: str, same: bool) -> None:
