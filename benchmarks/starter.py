@@ -55,6 +55,7 @@ from autodidact.prove.choices import f1, holds  # noqa: E402
 from autodidact.settings import ServerSettings  # noqa: E402
 from autodidact.sources.files import Files  # noqa: E402
 from autodidact.types import Document, Message, Passage, SamplingParams  # noqa: E402
+from benchmarks import library_recall  # noqa: E402
 from scripts.starter import corpus, forms  # noqa: E402
 
 WINDOW = 512
@@ -202,15 +203,15 @@ def reading(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, 
     for name in names:
         row[name] = []
     for subject in subjects:
-        replies = [r.strip() for r in subject.examinee.complete(_shown(subject, asked), 32)]
+        replies = [r.strip() for r in subject.examinee.complete(shown(subject, asked), 32)]
         pairs = list(zip(replies, (q["answers"] for q in asked), strict=True))
         exact = sum(any(exact_match(r, answer) for answer in answers) for r, answers in pairs)
         row["EM"].append(share(exact, len(asked)))
         row["F1"].append(round(100 * fmean(f1(r, answers) for r, answers in pairs), 1))
         row["cited"].append(share(sum(r.endswith("[1]") for r in replies), len(asked)))
-        row["don't know"].append(share(sum(map(_says_no, replies)), len(asked)))
-        quiet = subject.examinee.complete(_shown(subject, silent), 32)
-        row["don't know, without answer"].append(share(sum(map(_says_no, quiet)), len(silent)))
+        row["don't know"].append(share(sum(map(says_no, replies)), len(asked)))
+        quiet = subject.examinee.complete(shown(subject, silent), 32)
+        row["don't know, without answer"].append(share(sum(map(says_no, quiet)), len(silent)))
         read = subject.examinee.complete([[Message("user", p)] for p, _ in probes], 32)
         right = sum(exact_match(r, answer) for r, (_, answer) in zip(read, probes, strict=True))
         row["library EM"].append(share(right, len(probes)))
@@ -232,7 +233,7 @@ def library_probes() -> list[tuple[str, str]]:
     return asked
 
 
-def _shown(subject: Subject, asked: Sequence[dict[str, Any]]) -> list[list[Message]]:
+def shown(subject: Subject, asked: Sequence[dict[str, Any]]) -> list[list[Message]]:
     """Prompts of the chat's form; a paragraph too long for a prompt of 960 tokens is cut."""
     prompts = []
     for question in asked:
@@ -247,7 +248,7 @@ def _shown(subject: Subject, asked: Sequence[dict[str, Any]]) -> list[list[Messa
     return prompts
 
 
-def _says_no(reply: str) -> bool:
+def says_no(reply: str) -> bool:
     return reply.strip().lower().startswith(forms.DONT_KNOW.split(".")[0].lower())
 
 
@@ -361,13 +362,8 @@ def learning(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str,
     return row
 
 
-def share(k: int, n: int, z: float = 1.96) -> str:
-    """k/n and the 95 % interval of Wilson (1927)."""
-    if not n:
-        return "0/0"
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z * math.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
-    return f"{k}/{n} = {k / n:.1%} ({centre - half:.1%}–{centre + half:.1%})"
+def share(k: int, n: int) -> str:
+    return library_recall.share([1] * k + [0] * (n - k))
 
 
 PARTS: dict[str, Callable[[Sequence[Subject], argparse.Namespace], dict[str, Any]]] = {
