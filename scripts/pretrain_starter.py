@@ -132,7 +132,7 @@ def _train(
 ) -> None:
     import torch
 
-    from scripts.starter.training import Trainer
+    from scripts.starter.training import CURVE, Trainer
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -146,8 +146,8 @@ def _train(
     log.info("%s parameters, %s steps, on %s", f"{parameters:,}", f"{trainer.total:,}", device)
     if trainer.resume():
         log.info("going on at step %s", f"{trainer.state.step:,}")
-    elif (work / "curve.jsonl").exists():
-        (work / "curve.jsonl").unlink()
+    else:
+        (work / CURVE).unlink(missing_ok=True)
     finished = trainer.run()
     if not finished:
         log.info("interrupted at step %s; the same command goes on", f"{trainer.state.step:,}")

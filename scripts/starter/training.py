@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
+from autodidact.errors import TrainingError
 from scripts.starter import rows, vocabulary
 from scripts.starter.recipe import Recipe, Stage
 
@@ -37,6 +38,7 @@ HEAD_TOKENS = 4096
 """Positions whose logits are in memory at a time."""
 NS_MOMENTUM = 0.95
 CLIP = 1.0
+CURVE = "curve.jsonl"
 CURVE_EVERY = 25
 HELD_EVERY = 250
 KINDS = {"text": rows.TEXT, "prompt": rows.PROMPT, "answer": rows.ANSWER}
@@ -197,6 +199,8 @@ class Trainer:
             optimizer.load_state_dict(kept)
         self.state = State(**saved["state"])
         self._round()
+        noted = [row for row in curve(self.work) if row["step"] <= self.state.step]
+        (self.work / CURVE).write_text("".join(json.dumps(row) + "\n" for row in noted))
         return True
 
     def save(self) -> None:
@@ -226,8 +230,9 @@ class Trainer:
                 ids, marks = self._rows[number].batch(at * stage.rows, stage.rows, self.device)
                 loss, by_kind = self._step(ids, marks, stage, train=True)
                 if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss at step {self.state.step} is {loss}; a lower rate may help"
+                    raise TrainingError(
+                        f"the loss at step {self.state.step} is {loss}: lower the rates in the "
+                        "recipe (scripts/starter/recipe.py) and begin again in another --work"
                     )
                 for kind, value in by_kind.items():
                     seen.setdefault(kind, []).append(value)
@@ -374,7 +379,7 @@ class Trainer:
     def _write(self, row: dict[str, Any]) -> None:
         where = {"step": self.state.step, "tokens": self.state.tokens,
                  "seconds": round(self.state.seconds, 1)}  # fmt: skip
-        with (self.work / "curve.jsonl").open("a") as file:
+        with (self.work / CURVE).open("a") as file:
             file.write(json.dumps(where | row) + "\n")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -407,5 +412,6 @@ class _Rows:
 
 def curve(work: Path) -> Iterator[dict[str, Any]]:
     """What `Trainer` noted: rows of step, tokens, seconds, at, and nat a token by kind."""
-    for line in (work / "curve.jsonl").read_text().splitlines():
-        yield json.loads(line)
+    if (work / CURVE).exists():
+        for line in (work / CURVE).read_text().splitlines():
+            yield json.loads(line)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from typer.testing import CliRunner
 
 from autodidact import model
-from autodidact.errors import AutodidactError
+from autodidact.errors import AutodidactError, TrainingError
 from autodidact.examples import exact_match
 from autodidact.model import dialogue_ids
 from autodidact.types import Message
@@ -458,14 +458,25 @@ def test_an_interrupted_training_goes_on_where_it_was(tiny: recipe.Recipe, prepa
     first._step = stop_after_five  # type: ignore[method-assign,assignment]
     assert not first.run()
     assert 0 < first.state.step < first.total
+    with (prepared / "halves" / training.CURVE).open("a") as noted:
+        noted.write('{"step": 9, "at": "training"}\n')  # noted after the state was last saved
     second = trainer(tiny, prepared, "halves")
     assert second.resume()
+    assert all(row["step"] <= 5 for row in training.curve(prepared / "halves"))
     assert second.state.step == first.state.step
     assert second.run()
     for name, tensor in whole.masters.items():
         torch.testing.assert_close(second.masters[name], tensor)
     other = trainer(replace(tiny, seed=5), prepared, "halves")
     assert not other.resume(), "the state of another recipe is not taken"
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tiny: recipe.Recipe, prepared: Path) -> None:
+    one = trainer(tiny, prepared, "broken")
+    one.masters["model.norm.weight"].fill_(float("nan"))
+    with pytest.raises(TrainingError, match="lower the rates"):
+        one.run()
+    assert not one.checkpoint.exists()
 
 
 # The command line -------------------------------------------------------------------------------
