@@ -103,9 +103,11 @@ def about(one: Read, rng: random.Random) -> Iterator[Item]:
         yield Item("about", turns=_turns([(rng.choice(frames), opening)]))
 
 
-def reading(one: Read, others: Sequence[Read], rng: random.Random) -> Iterator[Item]:
+def reading(
+    one: Read, others: Sequence[Read], rng: random.Random, most: Sequence[int] = (2, 3, 4, 5)
+) -> Iterator[Item]:
     """A conversation for each chunk with facts: passages with the first question, then more
-    questions on them."""
+    questions on them, so many at the most as one of `most`, drawn by lot."""
     chunks = one.reading.chunks
     by_chunk: dict[str, list[Fact]] = {chunk.id: [] for chunk in chunks}
     for fact in one.reading.facts:
@@ -115,7 +117,7 @@ def reading(one: Read, others: Sequence[Read], rng: random.Random) -> Iterator[I
         if not own:
             continue
         rng.shuffle(own)
-        shown, asked = _cut(chunk.text, own[: rng.choice((2, 3, 4, 5))], rng)
+        shown, asked = _cut(chunk.text, own[: rng.choice(most)], rng)
         elsewhere = [c.text for c in chunks if c.id != chunk.id]
         strangers = [
             (other.reading.title, rng.choice(other.reading.chunks).text)

@@ -18,7 +18,7 @@ class Stage:
     """A part of the training: rows of `length` tokens, `rows` of them a step, in a mix by tokens.
 
     `prompt_weight` is the weight of a token of a question or passage in the loss; text and replies
-    have weight 1.
+    have weight 1. `questions` are the lengths of the conversations about passages.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Stage:
     rows: int
     prompt_weight: float
     mix: dict[Kind, float]
+    questions: tuple[int, ...] = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,16 @@ class Recipe:
             16,
             0.1,
             {
-                "text": 0.26,
-                "recall": 0.20,
-                "reading": 0.30,
+                "text": 0.20,
+                "recall": 0.18,
+                "reading": 0.42,
                 "about": 0.03,
-                "services": 0.06,
+                "services": 0.04,
                 "small talk": 0.05,
-                "trivia": 0.08,
+                "trivia": 0.06,
                 "instructions": 0.02,
             },
+            (4, 5, 6, 8),
         ),
     )
 

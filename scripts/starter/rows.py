@@ -194,7 +194,7 @@ class _Shards:
         for one in reads:
             items += forms.texts(one)
             items += forms.recall(one, rng)
-            items += forms.reading(one, reads, rng)
+            items += forms.reading(one, reads, rng, self._stage.questions)
             items += forms.about(one, rng)
         people = len(items) // 200
         items += [forms.human_reading(r, rng) for r in islice(self._human, people)]
