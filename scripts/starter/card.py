@@ -161,7 +161,9 @@ def _measured(measured: dict[str, Any]) -> str:
 
     row("Parameters", (f"{m['parameters']:,}" for m in measured["models"]))
     text, trivia, reading = measured["text"], measured["trivia"], measured["reading"]
-    row("WikiText-2 validation, perplexity per word", text["perplexity per word"])
+    row("WikiText-2 validation, perplexity per word, detokenised",
+        text["plain"]["perplexity per word"])  # fmt: skip
+    row("… as it stands", text["as it stands"]["perplexity per word"])
     row(f"Trivia, closed book, four choices, {trivia['questions']:,} held-out questions; "
         "the draft was trained on them", trivia["right"])  # fmt: skip
     asked = f"SQuAD, {reading['questions']} questions with paragraph"

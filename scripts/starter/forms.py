@@ -2,7 +2,8 @@
 
 From an article, by the learner's own rules (`autodidact.examples`):
 
-    text       its chunks under its title, as the learner trains them
+    text       as a whole, to be cut where a row ends, so that long contexts and beginnings in mid-
+               article are learned too; or its chunks under its title, as the learner trains them
     recall     questions about it without its text (closed book): several in one conversation. In
                the same shard as the text, because facts are easier to learn for a model whose
                pretraining mixed documents with questions about them (PIT, arXiv:2402.12847)
@@ -35,6 +36,8 @@ Kind = Literal[
 DONT_KNOW = "I don't know. The passages do not say."
 UNANSWERED = 0.18
 """Share of reading questions whose answer is in no passage."""
+WHOLE = 0.8
+"""Share of articles whose text is one item."""
 LOOSE = 0.4
 """Share of reading questions that are put loosely."""
 
@@ -69,9 +72,13 @@ def read(number: int, article: Article, most_characters: int) -> Read | None:
     return Read(examples.read(number, document), tuple(opening))
 
 
-def texts(one: Read) -> Iterator[Item]:
-    for chunk in one.reading.chunks:
-        yield Item("text", text=f"{one.reading.title}\n\n{chunk.text}")
+def texts(one: Read, rng: random.Random) -> Iterator[Item]:
+    title, chunks = one.reading.title, one.reading.chunks
+    if rng.random() < WHOLE:
+        yield Item("text", text="\n\n".join([title, *(chunk.text for chunk in chunks)]))
+    else:
+        for chunk in chunks:
+            yield Item("text", text=f"{title}\n\n{chunk.text}")
 
 
 def recall(one: Read, rng: random.Random) -> Iterator[Item]:

@@ -1,6 +1,6 @@
 """What a starter is and how it is trained, in one place.
 
-`CPU` fits two cores and about an hour and a quarter; `GPU` is the same with more of everything,
+`CPU` fits two cores and two hours; `GPU` is the same with more of everything,
 for an accelerator.
 """
 
@@ -45,8 +45,8 @@ class Recipe:
     kv_heads: int = 1
     head_size: int = 64
     context: int = 1024
-    tokens: int = 33_000_000
-    article_characters: int = 4000
+    tokens: int = 64_000_000
+    article_characters: int = 6000
     muon_rate: float = 0.02
     adam_rate: float = 0.008
     warmup: float = 0.02
@@ -55,35 +55,35 @@ class Recipe:
     stages: tuple[Stage, ...] = (
         Stage(
             "pretraining",
-            0.75,
+            0.7,
             512,
             32,
             0.5,
             {
-                "text": 0.55,
-                "recall": 0.15,
-                "reading": 0.14,
+                "text": 0.65,
+                "recall": 0.10,
+                "reading": 0.10,
                 "about": 0.02,
-                "services": 0.07,
+                "services": 0.05,
                 "small talk": 0.02,
-                "trivia": 0.04,
+                "trivia": 0.05,
                 "instructions": 0.01,
             },
         ),
         Stage(
             "chat and reading",
-            0.25,
+            0.3,
             1024,
             16,
-            0.1,
+            0.2,
             {
-                "text": 0.20,
-                "recall": 0.18,
-                "reading": 0.42,
+                "text": 0.34,
+                "recall": 0.14,
+                "reading": 0.33,
                 "about": 0.03,
-                "services": 0.04,
-                "small talk": 0.05,
-                "trivia": 0.06,
+                "services": 0.03,
+                "small talk": 0.04,
+                "trivia": 0.07,
                 "instructions": 0.02,
             },
             (4, 5, 6, 8),

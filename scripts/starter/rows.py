@@ -192,7 +192,7 @@ class _Shards:
         rng = self._rng
         items: list[Item] = []
         for one in reads:
-            items += forms.texts(one)
+            items += forms.texts(one, rng)
             items += forms.recall(one, rng)
             items += forms.reading(one, reads, rng, self._stage.questions)
             items += forms.about(one, rng)
