@@ -27,7 +27,7 @@ class Stage:
     rows: int
     prompt_weight: float
     mix: dict[Kind, float]
-    questions: tuple[int, ...] = (2, 3, 4, 5)
+    questions: tuple[int, ...] = (4, 5, 6, 8)
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Recipe:
             32,
             0.5,
             {
-                "text": 0.65,
+                "text": 0.61,
                 "recall": 0.10,
-                "reading": 0.10,
+                "reading": 0.14,
                 "about": 0.02,
                 "services": 0.05,
                 "small talk": 0.02,
@@ -77,16 +77,15 @@ class Recipe:
             16,
             0.2,
             {
-                "text": 0.34,
+                "text": 0.31,
                 "recall": 0.14,
-                "reading": 0.33,
+                "reading": 0.36,
                 "about": 0.03,
                 "services": 0.03,
                 "small talk": 0.04,
                 "trivia": 0.07,
                 "instructions": 0.02,
             },
-            (4, 5, 6, 8),
         ),
     )
 
