@@ -34,7 +34,6 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -46,7 +45,7 @@ from autodidact.store.chat import ChatStore
 from autodidact.types import Generator
 from autodidact.web import admin, chat, citations, learning, metrics, openai, pages, words
 from autodidact.web.events import Watcher
-from autodidact.web.guard import SECURITY_HEADERS, Guard, one_line
+from autodidact.web.guard import SECURITY_HEADERS, Guard, KnownHosts, one_line
 from autodidact.web.limits import Allowance, Places
 from autodidact.web.metrics import Counting, Metrics
 from autodidact.web.site import Site, site_of
@@ -94,11 +93,7 @@ def build_app(
         middleware=[
             Middleware(Counting, metrics=site.metrics),
             Middleware(Guard),
-            Middleware(
-                TrustedHostMiddleware,
-                allowed_hosts=list(settings.allowed_hosts),
-                www_redirect=False,
-            ),
+            Middleware(KnownHosts, allowed_hosts=settings.allowed_hosts),
         ],
     )
     app.state.site = site

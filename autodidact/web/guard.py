@@ -7,12 +7,14 @@ never repeat the input: neither its values nor the names of its unknown fields.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -69,6 +71,36 @@ def one_line(errors: list[Any], known: set[str]) -> str:
     if first["type"] == "extra_forbidden":
         return f"body: unknown field; the fields are {', '.join(sorted(known))}"
     return f"{field}: {str(first['msg']).removeprefix('Value error, ')}"
+
+
+class KnownHosts:
+    """ASGI middleware: Starlette's check of the Host header, told in our words and form."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
+        self.app = app
+        self._check = TrustedHostMiddleware(_note_known, list(allowed_hosts), www_redirect=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._check(scope, receive, _send_nowhere)
+            if not scope.pop(_KNOWN, False):
+                told = (
+                    "Host: not a name in the setting server.allowed_hosts; add it there to use it"
+                )
+                await _refusal(scope, 400, told)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+_KNOWN = "autodidact.known_host"
+
+
+async def _note_known(scope: Scope, receive: Receive, send: Send) -> None:
+    scope[_KNOWN] = True
+
+
+async def _send_nowhere(message: Message) -> None:
+    pass
 
 
 class Guard:

@@ -146,7 +146,12 @@ def test_posts_from_the_page_itself_pass(server: LiveServer, client: httpx.Clien
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "a b"])
 def test_other_host_names_are_refused(client: httpx.Client, host: str) -> None:
-    assert client.get("/health", headers={"Host": host}).status_code == 400
+    refused = client.get("/health", headers={"Host": host})
+    assert refused.status_code == 400
+    assert "server.allowed_hosts" in refused.json()["detail"]
+    for_openai = client.get("/v1/models", headers={"Host": host})
+    assert for_openai.status_code == 400
+    assert "server.allowed_hosts" in for_openai.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"])
