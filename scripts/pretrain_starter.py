@@ -78,7 +78,7 @@ def train(
     chosen = replace(RECIPES[recipe], seed=seed)
     if tokens is not None:
         chosen = replace(chosen, tokens=tokens)
-    shortest = min(s.rows * s.length / s.share for s in chosen.stages)
+    shortest = max(s.rows * s.length / s.share for s in chosen.stages)
     if chosen.tokens < shortest:
         raise StarterError(
             f"--tokens {chosen.tokens}: at least {shortest:.0f} for one step a stage"

@@ -84,9 +84,7 @@ class KnownHosts:
         if scope["type"] == "http":
             await self._check(scope, receive, _send_nowhere)
             if not scope.pop(_KNOWN, False):
-                told = (
-                    "Host: not a name in the setting server.allowed_hosts; add it there to use it"
-                )
+                told = "Host: not a name in server.allowed_hosts; add it there to use it"
                 await _refusal(scope, 400, told)(scope, receive, send)
                 return
         await self.app(scope, receive, send)

@@ -111,7 +111,7 @@ def about(one: Read, rng: random.Random) -> Iterator[Item]:
 
 
 def reading(
-    one: Read, others: Sequence[Read], rng: random.Random, most: Sequence[int] = (2, 3, 4, 5)
+    one: Read, others: Sequence[Read], rng: random.Random, most: Sequence[int]
 ) -> Iterator[Item]:
     """A conversation for each chunk with facts: passages with the first question, then more
     questions on them, so many at the most as one of `most`, drawn by lot."""

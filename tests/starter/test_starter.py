@@ -179,7 +179,7 @@ def read(found: corpus.Corpus) -> list[forms.Read]:
 def readings(read: list[forms.Read]) -> Iterator[forms.Item]:
     rng = random.Random(0)
     for one in read:
-        yield from forms.reading(one, read, rng)
+        yield from forms.reading(one, read, rng, (2, 3, 4, 5))
 
 
 def test_a_cited_passage_has_the_answer_and_an_unanswered_question_is_about_none(
@@ -210,7 +210,7 @@ def test_the_learners_unseen_wording_is_never_trained(read: list[forms.Read]) ->
     asked = {
         text
         for one in read
-        for item in (*forms.recall(one, rng), *forms.reading(one, read, rng))
+        for item in (*forms.recall(one, rng), *forms.reading(one, read, rng, (2, 3, 4, 5)))
         for _, text in item.turns
     }
     unseen = {fact.unseen for one in read for fact in one.reading.facts if fact.unseen}
