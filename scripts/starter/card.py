@@ -185,6 +185,11 @@ def _measured(measured: dict[str, Any]) -> str:
     for minutes, cycles in measured.get("learning", {}).items():
         row(f"One cycle of {minutes} on library/: probes right", (c["taught_now"] for c in cycles))
         row("… before it", (c["taught_base"] for c in cycles))
+        row(
+            "… with the passages that the chat finds",
+            (c["taught_now_with_passages"] for c in cycles),
+        )
+        row("… with them, before it", (c["taught_base_with_passages"] for c in cycles))
         row("… control documents", (c["control_now"] for c in cycles))
         row("… NLL of its own held-out text", (_rise(c, "general") for c in cycles))
         row("… NLL of WikiText-2", (_rise(c, "wikitext") for c in cycles))

@@ -549,6 +549,8 @@ MEASURED = {
             {
                 "taught_now": "1/2",
                 "taught_base": "0/2",
+                "taught_base_with_passages": "0/2",
+                "taught_now_with_passages": "1/2",
                 "control_now": "0/2",
                 "general_base": 3.0,
                 "general_now": 3.1,
