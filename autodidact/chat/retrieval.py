@@ -36,7 +36,7 @@ CANDIDATES = 24
 """The best passages by BM25 that are looked at."""
 READERS = 100_000_000
 """From this many parameters up a model is given passages unasked. Measured (docs/learning.md): the
-bundled model of 5.5 million gives fewer exact answers with passages than from memory."""
+bundled model of 8.4 million gives fewer exact answers with passages than from memory."""
 RARE_SHARE = 0.1
 RARE_AT_LEAST = 3
 """A word is rare if it occurs in at most this share of the documents, or in this many."""

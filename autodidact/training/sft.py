@@ -84,7 +84,7 @@ def recipe_for(parameters: int, settings: TrainingSettings, autocast: bool) -> R
     """Learning rate and batch by model size, unless the settings say otherwise."""
     million = parameters / 1e6
     if million <= 30:
-        rate, batch, anchors = 1e-3, 32, 512
+        rate, batch, anchors = 2e-3, 32, 512
     elif million <= 200:
         rate, batch, anchors = 5e-4, 8, 192
     elif million <= 450:

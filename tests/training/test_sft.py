@@ -339,7 +339,7 @@ def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("million", "rate", "batch"),
-    [(5, 1e-3, 32), (135, 5e-4, 8), (360, 3e-4, 8), (1700, 2e-4, 8)],
+    [(5, 2e-3, 32), (135, 5e-4, 8), (360, 3e-4, 8), (1700, 2e-4, 8)],
 )
 def test_the_recipe_follows_the_size_and_settings_go_first(
     million: int, rate: float, batch: int
