@@ -218,6 +218,9 @@ def card(
     figures: Annotated[
         Path, typer.Option("--figures", help="starter.json of benchmarks/starter.py.")
     ],
+    note: Annotated[
+        str, typer.Option("--note", help="A paragraph under the figures: further runs, say.")
+    ] = "",
 ) -> None:
     """Write the model card."""
     from scripts.starter import card as cards
@@ -227,7 +230,7 @@ def card(
         measured = json.loads(figures.read_text())
     except FileNotFoundError as error:
         raise StarterError(f"{error.filename}: no such file; run train and the benchmark") from None
-    text = cards.write(record, measured)
+    text = cards.write(record, measured, note)
     (work / "model" / "README.md").write_text(text)
     Console().print(f"wrote {work / 'model' / 'README.md'}", highlight=False)
 

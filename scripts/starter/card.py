@@ -50,11 +50,12 @@ USED = {
 }
 
 
-def write(record: dict[str, Any], measured: dict[str, Any]) -> str:
-    """The card in Markdown. `measured` compares an earlier model with the new one, the last."""
+def write(record: dict[str, Any], measured: dict[str, Any], note: str = "") -> str:
+    """The card in Markdown. `measured` compares an earlier model with the new one, the last; `note`
+    goes under its table."""
     parts = [HEADER, _architecture(record), _training(record), _data(record)]
-    parts += [_measured(measured), LIMITS, _conversations(measured)]
-    return "\n".join(part.strip("\n") + "\n" for part in parts)
+    parts += [_measured(measured), f"\n{note}" if note else "", LIMITS, _conversations(measured)]
+    return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
 
 def _architecture(record: dict[str, Any]) -> str:
