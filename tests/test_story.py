@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Workplace:
     text = place.config.read_text()
     for before, after in {
         "cycle_minutes = 0.02": "cycle_minutes = 2.0",
-        "rank = 8": "rank = 64\nmin_exposures = 20\nmax_exposures = 45",
+        "rank = 8": "rank = 64\nmin_exposures = 20\nmax_exposures = 90",
         "learning_rate = 0.02": "learning_rate = 0.004",
     }.items():
         assert before in text
