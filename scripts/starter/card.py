@@ -26,9 +26,9 @@ A very small chat model, trained from scratch for Autodidact. It is here so that
 learns and answers where no other model can be had: with `model = "auto"`, it serves when the
 Hugging Face Hub is out of reach and nothing is cached. It is also what the tests download.
 
-It answers in a few words and stops, takes an answer from a passage in its prompt and cites it, and
-says "I don't know" where it sees that the passages do not say. It knows next to nothing. For
-conversation, use a larger model.
+It answers in a few words and stops. From a passage in its prompt it takes the right answer now and
+then, and cites it; where the passages do not say, it mostly says "I don't know", too often also
+where they do. It knows next to nothing. For conversation, use a larger model.
 """
 LIMITS = """
 ## Limits
