@@ -17,9 +17,9 @@ from datetime import datetime
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from autodidact.cycle import Learner
 from autodidact.errors import AutodidactError, ResourceError
-from autodidact.progress import Reporter
+from autodidact.learning.cycle import Learner
+from autodidact.learning.progress import Reporter
 from autodidact.settings import ScheduleSettings
 
 log = logging.getLogger(__name__)

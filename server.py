@@ -16,10 +16,11 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from autodidact import checkpoints, hub, settings
-from autodidact.entry import entry_point
+from autodidact import checkpoints, settings
+from autodidact.commands.entry import entry_point
 from autodidact.errors import SettingError
-from autodidact.progress import set_up_logging
+from autodidact.learning.progress import set_up_logging
+from autodidact.models import bases
 from autodidact.web.app import build_app
 from autodidact.web.limits import connections
 
@@ -49,15 +50,15 @@ def main(
     checkpoints.prepare_home(tree.home)
     with checkpoints.lock(tree.home, "server"):
         listener = _listen(section.host, section.port)
-        from autodidact import quantise
         from autodidact.generators.local import LocalGenerator
+        from autodidact.models import quantisation
 
         if section.quantisation != "none":
-            quantise.require(section.quantisation)
+            quantisation.require(section.quantisation)
         generator = LocalGenerator(
             tree.home,
             section,
-            lambda: hub.resolve(tree.model, tree.revision, tree.home, log.info),
+            lambda: bases.resolve(tree.model, tree.revision, tree.home, log.info),
         )
         generator.start()
         app = build_app(section, tree.home, generator, tree.retrieval)

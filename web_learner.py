@@ -14,11 +14,12 @@ from typing import Annotated
 
 import typer
 
-from autodidact import checkpoints, hub, settings, sources
-from autodidact.cycle import Learner
-from autodidact.entry import entry_point
-from autodidact.progress import Reporter, set_up_logging
-from autodidact.store.learner import LearnerStore
+from autodidact import checkpoints, settings, sources
+from autodidact.commands.entry import entry_point
+from autodidact.learning.cycle import Learner
+from autodidact.learning.progress import Reporter, set_up_logging
+from autodidact.models import bases
+from autodidact.store.ledger import LearnerStore
 from scheduler import Timetable
 
 log = logging.getLogger("learner")
@@ -43,7 +44,7 @@ def main(
         reporter = Reporter(store, console)
         try:
             reporter({"phase": "preparing"})
-            base = hub.resolve(tree.model, tree.revision, tree.home, log.info)
+            base = bases.resolve(tree.model, tree.revision, tree.home, log.info)
             learner = Learner(tree, store, sources.build(tree.sources), base, reporter, handle)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: learner.stopping.set())

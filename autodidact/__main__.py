@@ -1,4 +1,4 @@
-from autodidact.cli import app
-from autodidact.entry import entry_point
+from autodidact.commands.app import app
+from autodidact.commands.entry import entry_point
 
 entry_point(app)

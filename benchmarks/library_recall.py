@@ -35,14 +35,15 @@ import requests
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact import checkpoints, hub, model  # noqa: E402
+from autodidact import checkpoints  # noqa: E402
 from autodidact.chat import retrieval  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
-from autodidact.evaluators import recall  # noqa: E402
-from autodidact.examples import exact_match  # noqa: E402
-from autodidact.generators.examine import Examinee  # noqa: E402
+from autodidact.engine.examinee import Examinee  # noqa: E402
+from autodidact.evaluation import recall  # noqa: E402
+from autodidact.lessons.examples import exact_match  # noqa: E402
+from autodidact.models import bases, loading  # noqa: E402
 from autodidact.settings import RetrievalSettings  # noqa: E402
-from autodidact.store.learner import LearnerStore  # noqa: E402
+from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.training import anchors  # noqa: E402
 from autodidact.types import Message, Probe  # noqa: E402
 
@@ -99,8 +100,8 @@ def probes(home: Path) -> list[Probe]:
 
 
 def measure(home: Path, model_name: str) -> dict[str, Any]:
-    found = hub.resolve(model_name, "", home, lambda line: None)
-    engine = Engine(model.load(found.path, 2))
+    found = bases.resolve(model_name, "", home, lambda line: None)
+    engine = Engine(loading.load(found.path, 2))
     number = checkpoints.current(home)
     version = engine.untouched
     if number:

@@ -41,9 +41,9 @@ import torch  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 from transformers import DynamicCache  # noqa: E402
 
-from autodidact import model  # noqa: E402
 from autodidact.errors import SettingError  # noqa: E402
-from autodidact.model import LoadedBase  # noqa: E402
+from autodidact.models import loading  # noqa: E402
+from autodidact.models.loading import LoadedBase  # noqa: E402
 from benchmarks.first_checkpoint import random_135m  # noqa: E402
 
 STARTER = PROJECT / "models" / "starter"
@@ -90,7 +90,7 @@ def load(folder: Path, threads: int, found: dict[str, Any]) -> dict[str, LoadedB
     for dtype, quantisation in FORMATS:
         name = f"{dtype} {quantisation}"
         try:
-            bases[name] = model.load(folder, threads, dtype=dtype, quantisation=quantisation)
+            bases[name] = loading.load(folder, threads, dtype=dtype, quantisation=quantisation)
         except SettingError as error:
             found["refused"][name] = str(error)
     return bases
@@ -171,7 +171,7 @@ def text_blocks() -> tuple[str, list[list[int]]]:
     else:
         name = "library/"
         text = "\n".join(p.read_text() for p in sorted((PROJECT / "library").glob("*.md")))
-    tokenizer = model.load(STARTER, 1).tokenizer
+    tokenizer = loading.load(STARTER, 1).tokenizer
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return name, [ids[i * BLOCK : (i + 1) * BLOCK] for i in range(BLOCKS)]
 

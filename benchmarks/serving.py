@@ -135,10 +135,10 @@ def resolved(args: argparse.Namespace, folder: Path) -> str:
     """The number format of both servers."""
     if args.dtype != "auto":
         return str(args.dtype)
-    from autodidact import model
+    from autodidact.models import loading
 
     folder = shapes.make(args.shape, folder / f"model-{args.shape}")
-    return str(model.load(folder, args.threads, dtype="auto").model.dtype).removeprefix("torch.")
+    return str(loading.load(folder, args.threads, dtype="auto").model.dtype).removeprefix("torch.")
 
 
 def ground(args: argparse.Namespace, folder: Path, dtype: str) -> cells.Ground:

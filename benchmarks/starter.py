@@ -46,15 +46,18 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact import checkpoints, curate, examples, hub, model  # noqa: E402
+from autodidact import checkpoints  # noqa: E402
 from autodidact.chat import retrieval  # noqa: E402
+from autodidact.curation import normalise  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
-from autodidact.evaluators import chat as talk  # noqa: E402
-from autodidact.examples import exact_match  # noqa: E402
-from autodidact.generators.examine import Examinee  # noqa: E402
+from autodidact.engine.examinee import Examinee  # noqa: E402
+from autodidact.evaluation import well_formed as talk  # noqa: E402
 from autodidact.generators.local import LocalGenerator  # noqa: E402
-from autodidact.model import prompt_ids  # noqa: E402
-from autodidact.prove.choices import f1, holds  # noqa: E402
+from autodidact.lessons import examples  # noqa: E402
+from autodidact.lessons.examples import exact_match  # noqa: E402
+from autodidact.models import bases, loading  # noqa: E402
+from autodidact.models.loading import prompt_ids  # noqa: E402
+from autodidact.proof.choices import f1, holds  # noqa: E402
 from autodidact.settings import ServerSettings  # noqa: E402
 from autodidact.sources.files import Files  # noqa: E402
 from autodidact.types import Document, Message, Passage, SamplingParams  # noqa: E402
@@ -105,7 +108,7 @@ class Subject:
 
     def __init__(self, path: Path, threads: int) -> None:
         self.path = path
-        self.engine = Engine(model.load(path, threads))
+        self.engine = Engine(loading.load(path, threads))
         self.version = self.engine.untouched
         self.examinee = Examinee(self.engine, self.version)
 
@@ -245,7 +248,7 @@ def reading(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, 
 
 def library_probes() -> list[tuple[str, str]]:
     """(prompt, answer) of the learner's own probes on library/, each with its chunk as passage."""
-    documents = [curate.curate(raw) for raw in Files(PROJECT / "library").documents(None)]
+    documents = [normalise.curate(raw) for raw in Files(PROJECT / "library").documents(None)]
     kept = [document for document in documents if isinstance(document, Document)]
     readings = [examples.read(n, document) for n, document in enumerate(kept)]
     chunks = {c.id: (r.title, c.text) for r in readings for c in r.chunks}
@@ -313,7 +316,7 @@ def serving(subject: Subject) -> Iterator[LocalGenerator]:
         checkpoints.prepare_home(home)
         name = str(subject.path.resolve())
         generator = LocalGenerator(
-            home, ServerSettings(), lambda: hub.resolve(name, "", home, lambda line: None)
+            home, ServerSettings(), lambda: bases.resolve(name, "", home, lambda line: None)
         )
         generator.start()
         try:

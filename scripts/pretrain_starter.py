@@ -30,9 +30,9 @@ sys.path.insert(0, str(PROJECT))
 import typer  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from autodidact.entry import entry_point  # noqa: E402
+from autodidact.commands.entry import entry_point  # noqa: E402
 from autodidact.errors import AutodidactError  # noqa: E402
-from autodidact.progress import set_up_logging  # noqa: E402
+from autodidact.learning.progress import set_up_logging  # noqa: E402
 from scripts.starter.recipe import RECIPES, Recipe  # noqa: E402
 
 log = logging.getLogger("starter")
@@ -198,12 +198,12 @@ def _plot(work: Path) -> None:
 
 
 def _samples(work: Path) -> None:
-    from autodidact import model
     from autodidact.engine import Engine
-    from autodidact.generators.examine import Examinee
+    from autodidact.engine.examinee import Examinee
+    from autodidact.models import loading
     from autodidact.types import Message
 
-    engine = Engine(model.load(work / "model", os.cpu_count() or 1))
+    engine = Engine(loading.load(work / "model", os.cpu_count() or 1))
     asked = [[Message("user", text)] for text in SAMPLES]
     replies = Examinee(engine, engine.untouched).complete(asked, 64)
     lines = [f"> {a[0].content}\n{r}\n" for a, r in zip(asked, replies, strict=True)]

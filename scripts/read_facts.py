@@ -22,7 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from autodidact import curate, examples
+from autodidact.curation import normalise
+from autodidact.lessons import examples
 from autodidact.sources.files import Files
 from autodidact.types import Document, Fact
 
@@ -37,7 +38,7 @@ def documents(source: Path) -> list[Document]:
             Document(f"file:{source.name}", str(n), row["title"], row["text"], "", "", "")
             for n, row in enumerate(rows)
         ]
-    return [d for d in map(curate.curate, raw) if isinstance(d, Document)]
+    return [d for d in map(normalise.curate, raw) if isinstance(d, Document)]
 
 
 def sample(found: list[Document], number: int, most: int, seed: int) -> list[tuple[Fact, str, str]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from autodidact import checkpoints, hub, sources
-from autodidact.cycle import Learner
-from autodidact.store.learner import LearnerStore
+from autodidact import checkpoints, sources
+from autodidact.learning.cycle import Learner
+from autodidact.models import bases
+from autodidact.store.ledger import LearnerStore
 from tests import fake_study
 from tests.versions import BASE_SHA
 from tests.workplace import Workplace
@@ -26,7 +27,7 @@ class Bench:
     def restart(self, **sections: Any) -> Learner:
         settings = self.place.settings(**sections)
         self.store = LearnerStore(self.home / "learner.db")
-        base = hub.Base("tiny", self.place.folder / "model", "folder", "", BASE_SHA, "")
+        base = bases.Base("tiny", self.place.folder / "model", "folder", "", BASE_SHA, "")
         self.learner = Learner(
             settings, self.store, sources.build(settings.sources), base, self.events.append, 0
         )

@@ -18,7 +18,7 @@ from tests.bench import Bench
 from tests.workplace import Workplace, prepare
 
 if TYPE_CHECKING:
-    from autodidact.model import LoadedBase
+    from autodidact.models.loading import LoadedBase
     from tests.tiny_models import Family
 
 
@@ -42,7 +42,7 @@ def tiny_base(tiny_folder: Callable[[Family], Path]) -> Callable[[Family], Loade
     """A tiny base in memory, on the CPU, loaded at the first call for its family."""
     import torch
 
-    from autodidact import model
+    from autodidact.models import loading
 
     made: dict[str, LoadedBase] = {}
 
@@ -51,7 +51,7 @@ def tiny_base(tiny_folder: Callable[[Family], Path]) -> Callable[[Family], Loade
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(torch.cuda, "is_available", lambda: False)
                 patch.setattr(torch.backends.mps, "is_available", lambda: False)
-                made[family] = model.load(tiny_folder(family), 1)
+                made[family] = loading.load(tiny_folder(family), 1)
         return made[family]
 
     return base

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autodidact.store.learner import CycleState, LearnerStore
+from autodidact.store.ledger import CycleState, LearnerStore
 from autodidact.types import Document, Probe
 
 FROZEN_AT = 1_800_000_000.0

@@ -227,7 +227,13 @@ def test_the_store_does_speak_sql() -> None:
 
 @pytest.mark.parametrize(
     "modules",
-    ["autodidact.web.app", "autodidact.cycle", "autodidact.cli", "web_learner", "server"],
+    [
+        "autodidact.web.app",
+        "autodidact.learning.cycle",
+        "autodidact.commands.app",
+        "web_learner",
+        "server",
+    ],
 )
 def test_what_does_not_run_a_model_does_not_load_torch(modules: str) -> None:
     program = f"import sys, {modules}; print(*({TORCH!r} & sys.modules.keys()))"

@@ -22,14 +22,15 @@ from pydantic import BaseModel
 
 import server
 import web_learner
-from autodidact import curate, examples
-from autodidact.cli import app as cli
+from autodidact.commands.app import app as cli
+from autodidact.curation import normalise
+from autodidact.lessons import examples
 from autodidact.settings import ENV_PREFIX, PROJECT, ServerSettings, load
 from autodidact.settings import leaves as every_key
 from autodidact.sources.files import Files
 from autodidact.web.app import build_app
 from autodidact.web.chat import ChatRequest
-from autodidact.web.openai_types import ChatAsked, TextAsked
+from autodidact.web.openai.requests import ChatAsked, TextAsked
 from scripts import write_settings_docs
 from tests.web.fakes import LiveServer, QueueGenerator
 
@@ -300,7 +301,7 @@ def test_questions_to_try_are_answered_by_the_library() -> None:
     trained: dict[str, str] = {}
     kept: dict[str, str] = {}
     for number, document in enumerate(Files(PROJECT / "library").documents(None)):
-        curated = curate.curate(document)
+        curated = normalise.curate(document)
         for fact in examples.read(number, curated).facts:  # type: ignore[arg-type]
             worded = examples.wordings(fact)
             trained |= dict.fromkeys(worded.trained, fact.answer)

@@ -14,7 +14,7 @@ import pytest
 
 from autodidact import checkpoints
 from autodidact.settings import PROJECT
-from autodidact.store.learner import LearnerStore
+from autodidact.store.ledger import LearnerStore
 from tests.workplace import Workplace, alive, child_environment, children, ended, wait_for
 
 pytest_plugins = ["tests.core_fixtures"]
@@ -147,8 +147,9 @@ def _status(place: Workplace) -> dict[str, Any]:
 
 def test_below_the_low_water_mark_it_says_so_and_ends(workplace: Workplace) -> None:
     program = (
-        "import autodidact.cycle, web_learner; from autodidact.entry import entry_point; "
-        "autodidact.cycle.LOW_WATER_BYTES = 2**60; entry_point(web_learner.main)"
+        "import autodidact.learning.cycle, web_learner; "
+        "from autodidact.commands.entry import entry_point; "
+        "autodidact.learning.cycle.LOW_WATER_BYTES = 2**60; entry_point(web_learner.main)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "--once", "--plain", "--config", str(workplace.config)],

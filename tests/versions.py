@@ -10,7 +10,7 @@ from autodidact import checkpoints
 
 if TYPE_CHECKING:
     from autodidact.engine import Engine, Version
-    from autodidact.model import LoadedBase
+    from autodidact.models.loading import LoadedBase
 
 BASE_SHA = "b" * 64
 WEIGHTS_BYTES = bytes(range(256)) * 4
@@ -46,7 +46,7 @@ def save_adapter(base: LoadedBase, folder: Path, seed: int = 1, rank: int = 4) -
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from autodidact.model import fork, linear_names
+    from autodidact.models.loading import fork, linear_names
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 from autodidact.engine.adapters import Adapter, Router, Rows, adapt, adaptable, parse
 from autodidact.errors import CheckpointError
-from autodidact.model import LoadedBase, fork
+from autodidact.models.loading import LoadedBase, fork
 
 BATCH_TOKENS = 4096
 """Tokens of one batched forward pass (prompts and padding together)."""

@@ -7,7 +7,7 @@ import re
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from autodidact.engine.sampling import Drawn
-from autodidact.model import LoadedBase, neutral
+from autodidact.models.loading import LoadedBase, neutral
 from autodidact.types import TokenLogprob
 
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}

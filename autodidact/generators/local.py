@@ -20,8 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autodidact import checkpoints, hub
-from autodidact import model as models
+from autodidact import checkpoints
 from autodidact.engine import Engine, Version
 from autodidact.engine.batcher import Batcher, Observe
 from autodidact.engine.tokens import text_ids
@@ -34,6 +33,8 @@ from autodidact.errors import (
 )
 from autodidact.generators.shelf import Shelf
 from autodidact.generators.text import TextStream
+from autodidact.models import bases
+from autodidact.models import loading as models
 from autodidact.settings import ServerSettings
 from autodidact.types import (
     Message,
@@ -71,7 +72,7 @@ class LocalGenerator:
         self,
         home: Path,
         settings: ServerSettings,
-        resolve: Callable[[], hub.Base],
+        resolve: Callable[[], bases.Base],
     ) -> None:
         self._home = home
         self._settings = settings

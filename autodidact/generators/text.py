@@ -9,7 +9,7 @@ from tokenizers.decoders import DecodeStream
 from autodidact.engine.batcher import Ticket
 from autodidact.engine.tokens import explain
 from autodidact.generators.stops import StopStrings
-from autodidact.model import LoadedBase
+from autodidact.models.loading import LoadedBase
 from autodidact.types import Delta, TokenLogprob
 
 

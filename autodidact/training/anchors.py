@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodidact.engine import Engine
-from autodidact.model import prompt_ids
+from autodidact.models.loading import prompt_ids
 from autodidact.types import Message
 
 TEXTS, TEXT_TOKENS = 4000, 128

@@ -38,7 +38,7 @@ from peft import (
 from safetensors.torch import load_file, save_file
 
 from autodidact.errors import TrainingError
-from autodidact.model import LoadedBase, dialogue_ids, fork, linear_names, neutral
+from autodidact.models.loading import LoadedBase, dialogue_ids, fork, linear_names, neutral
 from autodidact.settings import TrainingSettings
 from autodidact.types import Example, Message
 

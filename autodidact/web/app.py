@@ -43,11 +43,15 @@ from autodidact.errors import AutodidactError, GeneratorError, ResourceError
 from autodidact.settings import PROJECT, RetrievalSettings, ServerSettings
 from autodidact.store.chat import ChatStore
 from autodidact.types import Generator
-from autodidact.web import admin, chat, citations, learning, metrics, openai, pages, words
+from autodidact.web import admin, chat, metrics
+from autodidact.web.dashboard import routes as dashboard
 from autodidact.web.events import Watcher
 from autodidact.web.guard import SECURITY_HEADERS, Guard, KnownHosts, one_line
 from autodidact.web.limits import Allowance, Places
 from autodidact.web.metrics import Counting, Metrics
+from autodidact.web.openai import routes as openai
+from autodidact.web.page import citations, words
+from autodidact.web.page import routes as page
 from autodidact.web.site import Site, site_of
 from autodidact.web.sse import EventStream, Shutdown
 
@@ -100,8 +104,8 @@ def build_app(
     app.include_router(chat.router, dependencies=[Depends(within_allowance)])
     app.include_router(openai.router, dependencies=[Depends(within_allowance)])
     app.include_router(admin.router)
-    app.include_router(pages.router)
-    app.include_router(learning.router)
+    app.include_router(page.router)
+    app.include_router(dashboard.router)
     app.add_api_route("/events", events, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])
     app.add_api_route("/ready", ready, methods=["GET"])

@@ -20,10 +20,10 @@ from starlette.responses import Response
 from autodidact.chat.reply import Ask, Reply, begin
 from autodidact.errors import AutodidactError, GeneratorError
 from autodidact.types import SamplingParams
-from autodidact.web import citations, words
 from autodidact.web.guard import Strict, read_body
-from autodidact.web.knobs import TEMPERATURE, TOP_K, TOP_P
-from autodidact.web.markdown import Block, Blocks
+from autodidact.web.page import citations, words
+from autodidact.web.page.knobs import TEMPERATURE, TOP_K, TOP_P
+from autodidact.web.page.markdown import Block, Blocks
 from autodidact.web.site import Site, site_of
 from autodidact.web.sse import EventStream, encode
 from autodidact.web.streaming import Streams, unless_left

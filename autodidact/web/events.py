@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from autodidact.errors import AutodidactError
-from autodidact.store.learner import LearnerStore
+from autodidact.store.ledger import LearnerStore
 from autodidact.types import Generator, ModelStatus
-from autodidact.web import words
+from autodidact.web.page import words
 from autodidact.web.sse import PING, Shutdown, Wakeups, encode
 
 POLL_S = 0.3

@@ -18,7 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from autodidact.web.openai_errors import PREFIX, error_body
+from autodidact.web.openai.errors import PREFIX, error_body
 
 MAX_BODY = 64 * 1024
 # What is read and thrown away of a body that is too large, so that its sender gets to the answer.

@@ -40,11 +40,13 @@ sys.path.insert(0, str(PROJECT))
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from autodidact import curate, examples, model  # noqa: E402
+from autodidact.curation import normalise  # noqa: E402
 from autodidact.engine import Engine, Version  # noqa: E402
-from autodidact.evaluators import chat, gate, recall  # noqa: E402
-from autodidact.evaluators.statistics import wilson  # noqa: E402
-from autodidact.generators.examine import Examinee  # noqa: E402
+from autodidact.engine.examinee import Examinee  # noqa: E402
+from autodidact.evaluation import gate, recall, well_formed  # noqa: E402
+from autodidact.evaluation.statistics import wilson  # noqa: E402
+from autodidact.lessons import examples  # noqa: E402
+from autodidact.models import loading  # noqa: E402
 from autodidact.settings import GateSettings, TrainingSettings  # noqa: E402
 from autodidact.training import anchors as anchoring  # noqa: E402
 from autodidact.training import sft  # noqa: E402
@@ -98,7 +100,7 @@ class Bench:
             folder = args.out / "tiny"
             if not (folder / "config.json").exists():
                 pretrain_tiny(folder)
-        self.base = model.load(folder, args.threads)
+        self.base = loading.load(folder, args.threads)
         self.engine = Engine(self.base)
         self.settings = TrainingSettings()
         self.limits = gate.Limits(
@@ -210,7 +212,7 @@ class Bench:
 
     def _arm(self, version: Version, probes: Sequence[Probe]) -> gate.Arm:
         subject = Examinee(self.engine, version)
-        replies = chat.measure(subject, self.anchors.prompts)
+        replies = well_formed.measure(subject, self.anchors.prompts)
         return gate.Arm(
             self._recall(version, probes),
             subject.nll(self.anchors.blocks),
@@ -227,7 +229,7 @@ def readings(seed: int, count: int, first_id: int) -> list[examples.Reading]:
     found = []
     for i, made in enumerate(World(seed).documents(count)):
         document = Document("world", made.title, made.title, made.text, "", "", str(i))
-        curated = curate.curate(document)
+        curated = normalise.curate(document)
         assert isinstance(curated, Document)
         found.append(examples.read(first_id + i, curated))
     return found
@@ -338,7 +340,7 @@ def pretrain_tiny(folder: Path, minutes: float = 2.0) -> None:
     net = LlamaForCausalLM(config)
     net.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    base = model.load(folder, torch.get_num_threads())
+    base = loading.load(folder, torch.get_num_threads())
     rows: list[Example] = []
     for reading in readings(PRETRAINING_SEED, 400, 1):
         rows += examples.examples(reading)

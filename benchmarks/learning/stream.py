@@ -39,8 +39,8 @@ sys.path.insert(0, str(PROJECT))
 import numpy as np  # noqa: E402
 
 from autodidact import checkpoints  # noqa: E402
-from autodidact.generators.examine import Examinee  # noqa: E402
-from autodidact.store.learner import LearnerStore  # noqa: E402
+from autodidact.engine.examinee import Examinee  # noqa: E402
+from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.training import anchors  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
 from benchmarks.learning.world_recall import (  # noqa: E402
@@ -78,13 +78,13 @@ def held_out(home: Path) -> list[list[int]]:
 def sample_anchors(home: Path, model_name: str, minutes: float) -> None:
     """Let the base write its anchors before the first cycle, as a learner's first long cycles do:
     cycles of a minute would have too few for most of the run."""
-    from autodidact import model
     from autodidact.engine import Engine
+    from autodidact.models import loading
 
     path = home / "anchors.json"
     if path.exists() or not minutes:
         return
-    engine = Engine(model.load(Path(model_name), 2))
+    engine = Engine(loading.load(Path(model_name), 2))
     made = anchors.extend(engine, anchors.Anchors(), 60 * minutes, lambda step, of: None)
     home.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(made.plain()))

@@ -9,7 +9,7 @@ that a guess is worth little. Document i of a seed is the same however many are 
 
 A question is asked in a wording "seen" for other facts (the learner's own probe, trained for other
 subjects, never for this one) or in one "never" seen: templates of this file that no rule of the
-learner generates. The patterns are kept to what `autodidact.facts` reads; how much of it is read
+learner generates. The patterns are kept to what `reading.statements` reads; how much of it is read
 is measured by the tests. Not covered: facts on one subject across documents, and changing facts.
 
 As a program it writes a .txt file a document, named by its title, into DIR (what the file source
@@ -32,7 +32,7 @@ from typing import Literal
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from autodidact import examples  # noqa: E402
+from autodidact.lessons import examples  # noqa: E402
 from autodidact.types import Document, Fact, Probe, Split  # noqa: E402
 
 Wording = Literal["seen", "never"]

@@ -36,13 +36,14 @@ from typing import Any, Literal
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from autodidact import checkpoints, hub, model  # noqa: E402
+from autodidact import checkpoints  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
-from autodidact.evaluators import recall  # noqa: E402
-from autodidact.evaluators.recall import ProbeResult  # noqa: E402
-from autodidact.evaluators.statistics import wilson  # noqa: E402
-from autodidact.generators.examine import Examinee  # noqa: E402
-from autodidact.store.learner import LearnerStore  # noqa: E402
+from autodidact.engine.examinee import Examinee  # noqa: E402
+from autodidact.evaluation import recall  # noqa: E402
+from autodidact.evaluation.recall import ProbeResult  # noqa: E402
+from autodidact.evaluation.statistics import wilson  # noqa: E402
+from autodidact.models import bases, loading  # noqa: E402
+from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.types import Probe  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
 
@@ -87,8 +88,8 @@ class Laboratory:
 
     def __init__(self, home: Path, model_name: str) -> None:
         self._home = home
-        self._found = hub.resolve(model_name, "", home, lambda line: None)
-        self.engine = Engine(model.load(self._found.path, 2))
+        self._found = bases.resolve(model_name, "", home, lambda line: None)
+        self.engine = Engine(loading.load(self._found.path, 2))
 
     def subject(self, version: int) -> Examinee:
         """A published version; 0 is the untouched base. Raises CheckpointError if damaged."""

@@ -21,9 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from autodidact import checkpoints, hub
+from autodidact import checkpoints
+from autodidact.models import bases
 from autodidact.settings import PROJECT
-from autodidact.store.learner import LearnerStore
+from autodidact.store.ledger import LearnerStore
 from benchmarks.load import figures, servers, shapes
 from benchmarks.load.servers import Helper, Knobs, Server
 
@@ -71,7 +72,7 @@ class Ground:
         home = self.folder / "home"
         shutil.rmtree(home, ignore_errors=True)
         checkpoints.prepare_home(home)
-        base = hub.resolve(str(self.model), "", home, lambda line: None)
+        base = bases.resolve(str(self.model), "", home, lambda line: None)
         config, weights = self.adapter / checkpoints.CONFIG, self.adapter / "0.safetensors"
         shapes.publish(home, base, 1, config.read_bytes(), weights.read_bytes())
         return home

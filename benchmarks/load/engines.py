@@ -92,12 +92,13 @@ def continuous(plan: dict[str, Any]) -> Run:
 
 
 def ours(plan: dict[str, Any]) -> Run:
-    from autodidact import checkpoints, model
+    from autodidact import checkpoints
     from autodidact.engine import Engine
     from autodidact.engine.batcher import Batcher
+    from autodidact.models import loading
     from autodidact.types import SamplingParams
 
-    base = model.load(Path(plan["model"]), plan["threads"], dtype=plan["dtype"])
+    base = loading.load(Path(plan["model"]), plan["threads"], dtype=plan["dtype"])
     engine = Engine(base)
     adapter = Path(plan["adapter"])
     config, weights = adapter / checkpoints.CONFIG, adapter / checkpoints.WEIGHTS

@@ -22,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from autodidact import checkpoints, hub
+from autodidact import checkpoints
+from autodidact.models import bases
 from benchmarks.load import servers, shapes
 
 NICENESS = 10
@@ -32,7 +33,7 @@ LIVE_S = 60.0
 
 def run(plan: dict[str, Any]) -> list[dict[str, Any]]:
     home = Path(plan["home"])
-    base = hub.resolve(plan["model"], "", home, lambda line: None)
+    base = bases.resolve(plan["model"], "", home, lambda line: None)
     config = Path(plan["config"]).read_bytes()
     weights = [Path(path).read_bytes() for path in plan["weights"]]
     rows = []

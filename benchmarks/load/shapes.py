@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autodidact import checkpoints, hub
+from autodidact import checkpoints
+from autodidact.models import bases
 from autodidact.settings import PROJECT
 
 STARTER = PROJECT / "models" / "starter"
@@ -75,7 +76,7 @@ class Adapters:
         from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
         from transformers import AutoModelForCausalLM
 
-        from autodidact.model import linear_names
+        from autodidact.models.loading import linear_names
 
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         names = linear_names(model)
@@ -103,7 +104,7 @@ class Adapters:
         )
 
 
-def publish(home: Path, base: hub.Base, version: int, config: bytes, weights: bytes) -> None:
+def publish(home: Path, base: bases.Base, version: int, config: bytes, weights: bytes) -> None:
     """Make an adapter the newest version, as the learner does."""
     staged = checkpoints.staging(home, version) / "adapter"
     staged.mkdir(parents=True, exist_ok=True)

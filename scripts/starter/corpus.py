@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from autodidact import curate
+from autodidact.curation import normalise
 from autodidact.errors import AutodidactError
 
 HELD_TRIVIA = 2000
@@ -94,7 +94,7 @@ def load(folder: Path) -> Corpus:
     is damaged."""
     held = held_titles(folder)
     every = [
-        Article(" ".join(curate.normalise(row["title"]).split()), _paragraphs(row["text"]))
+        Article(" ".join(normalise.normalise(row["title"]).split()), _paragraphs(row["text"]))
         for row in _rows(
             folder / "wikipedia" / "pretraining.jsonl.xz", "title", "text", required=True
         )
@@ -148,7 +148,7 @@ def held_titles(folder: Path) -> frozenset[str]:
         titles |= set(read_titles(folder / "squad" / name))
     for path in sorted((folder / "wikitext2").glob("*.txt")):
         titles |= set(_WIKITEXT_TITLE.findall(path.read_text()))
-    return frozenset(" ".join(curate.normalise(title).split()).casefold() for title in titles)
+    return frozenset(" ".join(normalise.normalise(title).split()).casefold() for title in titles)
 
 
 def read_titles(path: Path) -> list[str]:
@@ -186,7 +186,7 @@ def _hash(text: str) -> str:
 
 def _paragraphs(text: str) -> str:
     """Lines are paragraphs in these files."""
-    return curate.normalise(re.sub(r"\n+", "\n\n", text))
+    return normalise.normalise(re.sub(r"\n+", "\n\n", text))
 
 
 def _rows(path: Path, *fields: str, required: bool = False) -> Iterator[dict[str, Any]]:

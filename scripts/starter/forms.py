@@ -1,6 +1,6 @@
 """Articles and corpora as texts and conversations, in the forms in which Autodidact uses a model.
 
-From an article, by the learner's own rules (`autodidact.examples`):
+From an article, by the learner's own rules (`autodidact.lessons.examples`):
 
     text       as a whole, to be cut where a row ends, so that long contexts and beginnings in mid-
                article are learned too; or its chunks under its title, as the learner trains them
@@ -24,8 +24,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autodidact import curate, examples
 from autodidact.chat import retrieval
+from autodidact.curation import normalise
+from autodidact.lessons import examples
 from autodidact.types import Document, Fact, Passage
 from scripts.starter import corpus
 from scripts.starter.corpus import Article, Conversation
@@ -65,10 +66,10 @@ def read(number: int, article: Article, most_characters: int) -> Read | None:
     text = article.text[:most_characters]
     if len(text) < len(article.text):
         text = text[: text.rfind(".") + 1]
-    document = curate.curate(Document("starter", str(number), article.title, text, "", "", ""))
+    document = normalise.curate(Document("starter", str(number), article.title, text, "", "", ""))
     if not isinstance(document, Document):
         return None
-    opening = curate.sentences(document.text.split("\n\n")[0])[:2]
+    opening = normalise.sentences(document.text.split("\n\n")[0])[:2]
     return Read(examples.read(number, document), tuple(opening))
 
 
@@ -151,7 +152,7 @@ def reading(
 
 def human_reading(item: corpus.Reading, rng: random.Random) -> Item:
     """A question by people, its passage cut to the sentences around the answer."""
-    sentences = [s for block in item.passage.split("\n") for s in curate.sentences(block)]
+    sentences = [s for block in item.passage.split("\n") for s in normalise.sentences(block)]
     at = next((i for i, s in enumerate(sentences) if item.answers[0] in s), 0)
     first, last = max(0, at - rng.randrange(4)), at + 1 + rng.randrange(4)
     text = " ".join(sentences[first:last])
@@ -238,7 +239,7 @@ def loose(fact: Fact, rng: random.Random) -> str:
 
 def _cut(text: str, facts: Sequence[Fact], rng: random.Random) -> tuple[str, list[Fact]]:
     """Some sentences of a text in a row, and those of the facts that are still told there."""
-    sentences = [s for block in text.split("\n\n") for s in curate.sentences(block)]
+    sentences = [s for block in text.split("\n\n") for s in normalise.sentences(block)]
     length = rng.randint(2, max(2, len(sentences)))
     at = rng.randrange(max(1, len(sentences) - length + 1))
     if facts:

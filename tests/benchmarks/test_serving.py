@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodidact import model
+from autodidact.models import loading
 from autodidact.types import Message
 from benchmarks import serving
 from benchmarks.load import cells, figures, report, servers, shapes
@@ -113,11 +113,11 @@ def test_prompts_have_exactly_the_asked_length() -> None:
 
 def test_the_endless_copy_has_no_stop_token_in_reach(tmp_path: Path) -> None:
     folder = shapes.endless(shapes.STARTER, tmp_path / "endless")
-    base = model.load(folder, 1)
+    base = loading.load(folder, 1)
     rows = base.model.get_output_embeddings().weight.shape[0]
     assert base.stop_ids == {rows}
     [prompt] = shapes.prompts(folder, 64, 1)
-    assert len(model.prompt_ids(base, [Message("user", prompt)])) == 64
+    assert len(loading.prompt_ids(base, [Message("user", prompt)])) == 64
 
 
 def options(monkeypatch: pytest.MonkeyPatch, *more: str) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from autodidact.evaluators.recall import ProbeResult
+from autodidact.evaluation.recall import ProbeResult
 from autodidact.types import Probe
 from benchmarks.learning import stream, world_recall
 

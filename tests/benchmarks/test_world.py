@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact import curate, examples
+from autodidact.curation import normalise
+from autodidact.lessons import examples
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
 from autodidact.types import Document
@@ -261,7 +262,7 @@ def test_the_file_source_reads_what_the_program_writes(tmp_path: Path) -> None:
     read = {raw.title: raw for raw in Files(tmp_path).documents(None)}
     assert read.keys() == made.keys()
     for title, raw in read.items():
-        curated = curate.curate(raw)
+        curated = normalise.curate(raw)
         assert isinstance(curated, Document)
         assert curated.text == made[title].text
 

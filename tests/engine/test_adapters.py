@@ -16,7 +16,7 @@ from torch import nn
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine, Version
 from autodidact.engine.adapters import AdaptedLinear, Adapter, Router, adaptable
-from autodidact.model import LoadedBase, fork
+from autodidact.models.loading import LoadedBase, fork
 from tests.tiny_models import FAMILIES
 from tests.versions import load_adapter, save_adapter
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from autodidact.engine import Engine, Version, batcher
 from autodidact.engine.batcher import Batcher, Ticket
 from autodidact.errors import Busy
-from autodidact.model import LoadedBase
+from autodidact.models.loading import LoadedBase
 from autodidact.types import SamplingParams
 from tests.tiny_models import CONTEXT, FAMILIES
 from tests.versions import load_adapter, save_adapter

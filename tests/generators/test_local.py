@@ -14,13 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autodidact import checkpoints, hub
+from autodidact import checkpoints
 from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.errors import Busy, ContextExceeded, ModelError, NotReady, UnknownModel
 from autodidact.generators import local
 from autodidact.generators.local import LocalGenerator
-from autodidact.model import LoadedBase, prompt_ids
+from autodidact.models import bases
+from autodidact.models.loading import LoadedBase, prompt_ids
 from autodidact.settings import ServerSettings
 from autodidact.types import Delta, ModelStatus, SamplingParams
 from tests.versions import BASE_SHA, load_adapter, manifest_for, save_adapter
@@ -46,12 +47,12 @@ class Stand:
     def __init__(self, home: Path, base: LoadedBase, folder: Path) -> None:
         self.home = home
         self.base = base
-        self.found = hub.Base("tiny", folder, "folder", "", BASE_SHA, "")
+        self.found = bases.Base("tiny", folder, "folder", "", BASE_SHA, "")
         self.adapters = home.parent / "adapters"
         self.running: list[LocalGenerator] = []
 
     def start(
-        self, resolve: Callable[[], hub.Base] | None = None, **settings: Any
+        self, resolve: Callable[[], bases.Base] | None = None, **settings: Any
     ) -> LocalGenerator:
         made = LocalGenerator(
             self.home, ServerSettings(**settings), resolve or (lambda: self.found)
@@ -681,7 +682,7 @@ def test_one_request_too_many_is_told_so(stand: Stand) -> None:
 def test_while_the_model_loads_requests_are_put_off(stand: Stand) -> None:
     go_on = threading.Event()
 
-    def resolve() -> hub.Base:
+    def resolve() -> bases.Base:
         go_on.wait(30)
         return stand.found
 
@@ -698,7 +699,7 @@ def test_a_base_that_cannot_be_had_is_said_and_tried_again(stand: Stand) -> None
     faults: list[Exception] = [ModelError("the Hub is out of reach"), ZeroDivisionError()]
     seen: list[str] = []
 
-    def resolve() -> hub.Base:
+    def resolve() -> bases.Base:
         if faults:
             if len(faults) == 1:
                 seen.append(generator.status().reason)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from autodidact import model
 from autodidact.errors import AutodidactError, TrainingError
-from autodidact.examples import exact_match
-from autodidact.model import dialogue_ids
+from autodidact.lessons.examples import exact_match
+from autodidact.models import loading
+from autodidact.models.loading import dialogue_ids
 from autodidact.types import Message
 from scripts import pretrain_starter
 from scripts.starter import card, corpus, forms, recipe, rows, smalltalk, training, vocabulary
@@ -281,7 +281,7 @@ def test_conversations_are_encoded_as_the_template_renders_them(
     assert tokenizer.decode(said) == "Ada Ely [1]<|im_end|>"
     training.new_model(tiny).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    ids, start = dialogue_ids(model.load(tmp_path, 1), [Message(r, t) for r, t in turns])  # type: ignore[arg-type]
+    ids, start = dialogue_ids(loading.load(tmp_path, 1), [Message(r, t) for r, t in turns])  # type: ignore[arg-type]
     assert list(ids) == one.ids[: len(ids)]
     assert list(ids[start:]) == said, "the learner trains the same tokens"
 
@@ -500,7 +500,7 @@ def test_from_corpora_to_a_model_that_loads(
     assert not (work / "model").exists()
     code, output = run(*common)
     assert code == 0, output
-    assert model.load(work / "model", 1).context == 256
+    assert loading.load(work / "model", 1).context == 256
     record = json.loads((work / "training.json").read_text())
     assert record["tokens"] == sum(
         round(tiny.tokens * s.share / s.length / s.rows) * s.rows * s.length for s in tiny.stages

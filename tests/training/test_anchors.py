@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodidact.engine import Engine
-from autodidact.model import LoadedBase
+from autodidact.models.loading import LoadedBase
 from autodidact.training import anchors
 from autodidact.training.anchors import Anchors, extend
 

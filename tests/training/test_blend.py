@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from autodidact.checkpoints import WEIGHTS
 from autodidact.engine import Engine
-from autodidact.model import LoadedBase, fork
+from autodidact.models.loading import LoadedBase, fork
 from autodidact.training.blend import blend
 from tests.versions import load_adapter, save_adapter
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.errors import TrainingError
-from autodidact.model import LoadedBase, dialogue_ids, fork
+from autodidact.models.loading import LoadedBase, dialogue_ids, fork
 from autodidact.settings import TrainingSettings
 from autodidact.training import sft
 from autodidact.training.sft import Recipe, Trainer, TrainingSequence

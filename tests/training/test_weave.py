@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autodidact.hub import STARTER
-from autodidact.model import LoadedBase, dialogue_ids, load
+from autodidact.models.bases import STARTER
+from autodidact.models.loading import LoadedBase, dialogue_ids, load
 from autodidact.training import sft
 from autodidact.training.sft import TrainingSequence, Weave
 from autodidact.types import Example

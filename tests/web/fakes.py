@@ -15,7 +15,7 @@ import uvicorn
 
 from autodidact.errors import ContextExceeded, GeneratorError, NotReady, UnknownModel
 from autodidact.settings import RetrievalSettings, ServerSettings
-from autodidact.store.learner import LearnerStore
+from autodidact.store.ledger import LearnerStore
 from autodidact.store.passages import IndexedDocument, PassageIndex
 from autodidact.types import (
     Delta,

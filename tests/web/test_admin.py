@@ -12,8 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from autodidact import checkpoints
+from autodidact.commands.versions import listing
 from autodidact.settings import ServerSettings
-from autodidact.versions import listing
 from autodidact.web.app import build_app
 from tests.versions import publish
 from tests.web.fakes import LiveServer, QueueGenerator

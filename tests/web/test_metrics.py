@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from autodidact.progress import STATES
+from autodidact.learning.progress import STATES
 from autodidact.web.metrics import LEARNER_STATES
 from tests.web.fakes import Learner, LiveServer, QueueGenerator, endless
 from tests.web.wire import events, until

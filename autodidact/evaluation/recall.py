@@ -1,0 +1,78 @@
+"""Does the model know a fact? Closed book, one question at a time, through the serving engine.
+
+Two measures a probe: the greedy reply by exact match (SQuAD's normalisation), and the margin: the
+mean log-probability a token of the true answer minus that of its strongest distractor, in nats.
+The margin decides in the gate, because answer likelihood alone also rises when answers are
+shuffled between documents: the model learns the form and not the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from autodidact.lessons.examples import exact_match
+from autodidact.types import Message, Probe
+
+MAX_ANSWER_TOKENS = 24
+
+
+class Subject(Protocol):
+    """One version of the model, as an examiner needs it. Order of inputs is kept."""
+
+    def complete(self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int) -> list[str]:
+        """Greedy replies."""
+        ...
+
+    def score(self, dialogues: Sequence[Sequence[Message]]) -> list[float]:
+        """Mean log-probability a token of each dialogue's last turn, its end mark included."""
+        ...
+
+    def nll(self, blocks: Sequence[Sequence[int]]) -> list[float]:
+        """Mean negative log-likelihood a token of each block of token ids."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    probe_id: str
+    reply: str
+    correct: int
+    logprob: float
+    margin: float
+    within: float | None = None
+    """The margin over the answers of the same document alone; None if none of them competes."""
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(subject: Subject, probes: Sequence[Probe]) -> list[ProbeResult]:
+    """One result a probe, in their order."""
+    replies = subject.complete([_asked(p) for p in probes], MAX_ANSWER_TOKENS)
+    offered = [(p, answer) for p in probes for answer in (p.answer, *p.distractors)]
+    scores = iter(
+        subject.score([[*_asked(p), Message("assistant", answer)] for p, answer in offered])
+    )
+    results = []
+    for probe, reply in zip(probes, replies, strict=True):
+        true = next(scores)
+        wrong = [next(scores) for _ in probe.distractors]
+        correct = int(exact_match(reply, probe.answer))
+        own = wrong[: probe.same]
+        results.append(
+            ProbeResult(
+                probe.id,
+                reply.strip(),
+                correct,
+                true,
+                true - max(wrong),
+                true - max(own) if own else None,
+            )
+        )
+    return results
+
+
+def _asked(probe: Probe) -> list[Message]:
+    return [Message("user", probe.question)]

@@ -1,0 +1,324 @@
+"""The base model: which one, from where, and the promise that it stays the same.
+
+`resolve` turns the setting `model` into a folder that transformers can load (config.json,
+tokenizer, *.safetensors) and fixes the choice in `home/base.json`: adapters belong to the base
+they were trained on. Learner and server may call it at the same time; whoever holds
+`home/base.lock` decides, the other one reads.
+
+A model is a Hub name (fetched into Hugging Face's own cache), a folder, or "auto", which goes by
+the machine. Only "auto", with the Hub out of reach and nothing cached, falls back to the bundled
+`models/starter`; anything named explicitly succeeds or ends in one clear error.
+
+Weights that come only as pickles (.bin) are converted once, by a child process with
+`weights_only=True`, into `home/base-model/`. This process unpickles nothing, never imports torch.
+Weights are fetched by plain HTTPS with ranges and checked against their sha256, because
+huggingface_hub 2 starts an interrupted file from zero and throws away what has arrived.
+
+Left to others: loading (`model`), the licence of what is downloaded (the user), and remote code,
+which is neither fetched nor run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autodidact.errors import BaseMismatch, HubUnreachable, ModelError, ResourceError, SettingError
+from autodidact.models.download import NoAnswer, from_hub
+from autodidact.models.files import (
+    NO_SPACE,
+    FileState,
+    brief,
+    combine,
+    hash_files,
+    identity_files,
+    last_line,
+    loadable,
+    sync,
+)
+from autodidact.settings import PROJECT
+
+if TYPE_CHECKING:
+    pass
+
+Log = Callable[[str], None]
+Origin = Literal["hub", "folder", "bundled"]
+
+STARTER = PROJECT / "models" / "starter"
+SMALL, MEDIUM, LARGE = (f"HuggingFaceTB/SmolLM2-{n}-Instruct" for n in ("135M", "360M", "1.7B"))
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model, ready to load. `sha256` is one hash over the names and contents of config.json,
+    tokenizer files, chat template and weights; `revision` is the commit of a Hub snapshot or ""."""
+
+    name: str
+    path: Path
+    origin: Origin
+    revision: str
+    sha256: str
+    reason: str
+
+    @property
+    def fallback(self) -> bool:
+        """True where the starter serves only because the Hub was out of reach."""
+        return self.origin == "bundled"
+
+
+class _Record(BaseModel):
+    """What base.json holds. `requested` is the branch or tag that `revision` came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    path: Path
+    origin: Origin
+    revision: str
+    requested: str
+    sha256: str
+    reason: str
+    files: dict[str, FileState]
+
+
+def resolve(model: str, revision: str, home: Path, log: Log) -> Base:
+    """The base of this `home`: decided at the first call, the same one ever after.
+
+    `model` is "auto", a Hub name or a folder; `revision` is a branch, tag or commit of a Hub model.
+    Raises ModelError (or its HubUnreachable, BaseMismatch), ResourceError or SettingError.
+    """
+    if revision and (model == "auto" or _is_folder(model)):
+        raise SettingError(f"revision: {revision} needs a model on the Hub, but model is {model}")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _locked(home / "base.lock", log):
+            fixed = _read(home / "base.json")
+            if fixed is None:
+                record = _decide(model, revision, home, log)
+            else:
+                record = _reopen(fixed, model, revision, home, log)
+            if record != fixed:
+                _write(home / "base.json", record)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise ResourceError(f"no space left for the base model in {home}") from error
+        raise ModelError(f"the base model cannot be read or kept: {brief(error)}") from error
+    reason = record.reason if fixed is None else f"{record.reason} (fixed in base.json)"
+    log(f"base model {record.name}: {reason}")
+    return Base(record.name, record.path, record.origin, record.revision, record.sha256, reason)
+
+
+def choose(gpu_gb: float | None) -> tuple[str, str]:
+    """What "auto" takes on a machine with this much GPU memory (None: no GPU), and why."""
+    if gpu_gb is None:
+        return SMALL, "no GPU"
+    if gpu_gb >= 16:
+        return LARGE, f"a GPU with {gpu_gb:g} GB, from 16"
+    if gpu_gb >= 6:
+        return MEDIUM, f"a GPU with {gpu_gb:g} GB, from 6 and under 16"
+    return SMALL, f"a GPU with {gpu_gb:g} GB, under 6"
+
+
+# --- the first start, and every later one ---------------------------------------------------------
+
+
+def _decide(model: str, revision: str, home: Path, log: Log) -> _Record:
+    name, origin, reason = model, "hub", "named in the settings"
+    if model == "auto":
+        name, origin, source, reason = _automatic(log)
+    elif _is_folder(model):
+        source = Path(model).expanduser().resolve()
+        name, origin = str(source), "folder"
+    else:
+        source = _named(model, revision, log)
+    commit = source.name if origin == "hub" else ""
+    path = loadable(name, source, commit, home, log)
+    files = hash_files(path, identity_files(path), {})
+    return _Record.model_validate(
+        {
+            "name": name,
+            "path": path,
+            "origin": origin,
+            "revision": commit,
+            "requested": revision,
+            "sha256": combine(files),
+            "reason": reason,
+            "files": files,
+        }
+    )
+
+
+def _automatic(log: Log) -> tuple[str, Origin, Path, str]:
+    gpu_gb, problem = gpu_memory_gb()
+    name, reason = choose(gpu_gb)
+    if problem:
+        reason = f"the GPU could not be asked ({problem}), so as without one"
+    log(f"model auto: {name}: {reason}")
+    try:
+        return name, "hub", from_hub(name, "", log), reason
+    except NoAnswer as silence:
+        why = (
+            f"the Hugging Face Hub was out of reach ({silence}) and {name} not cached; adapters "
+            f"belong to their base, so it stays when the Hub is back; for {name} set another home"
+        )
+        return "starter (bundled)", "bundled", STARTER, why
+
+
+def _named(name: str, revision: str, log: Log) -> Path:
+    try:
+        return from_hub(name, revision, log)
+    except NoAnswer as silence:
+        raise HubUnreachable(
+            f"the Hugging Face Hub is out of reach ({silence}) and {name} is not cached; "
+            "connect once to download it, or give a folder"
+        ) from silence
+
+
+def _reopen(fixed: _Record, model: str, revision: str, home: Path, log: Log) -> _Record:
+    record = _confirmed(fixed, model, revision, home)
+    path = record.path
+    if not all((path / name).is_file() for name in record.files):
+        path = _restored(record, home, log)
+    # Other programs may complete a snapshot in the cache with files that it lacked when we took
+    # it; a folder is the user's, and a new chat template in it is a change of the base.
+    names = record.files.keys() if record.origin == "hub" else identity_files(path)
+    files = hash_files(path, names, record.files)
+    if combine(files) != record.sha256:
+        before = {name: state.sha256 for name, state in record.files.items()}
+        after = {name: state.sha256 for name, state in files.items()}
+        changed = sorted({name for name, _ in before.items() ^ after.items()})
+        raise BaseMismatch(
+            f"{', '.join(changed)} in {path} changed since it was fixed as the base: restore it; "
+            + _start_over(home)
+        )
+    return record.model_copy(update={"path": path, "files": files})
+
+
+def _confirmed(record: _Record, model: str, revision: str, home: Path) -> _Record:
+    """The record, if it is what the settings ask for. Raises BaseMismatch."""
+    if model == "auto":
+        return record
+    if _is_folder(model):
+        folder = Path(model).expanduser().resolve()
+        wanted = str(folder)
+        same = record.origin == "folder" and record.name == wanted
+        # The same files elsewhere (the project moved, the starter is now named) are the same base.
+        if not same and combine(hash_files(folder, identity_files(folder), {})) == record.sha256:
+            new = {"name": wanted, "path": folder, "origin": "folder", "revision": ""}
+            return record.model_copy(update=new | {"reason": "named in the settings"})
+    else:
+        wanted = f"{model} at {revision}" if revision else model
+        same = (record.origin, record.name) == ("hub", model) and (
+            revision in ("", record.requested)
+            or (len(revision) >= 7 and record.revision.startswith(revision))
+        )
+    if same:
+        return record
+    at = f" at {record.requested or record.revision[:12]}" if revision and record.revision else ""
+    raise BaseMismatch(
+        f"{home / 'base.json'} fixes {record.name}{at}, but the settings name {wanted}: adapters "
+        f"cannot change their base; {_start_over(home)}"
+    )
+
+
+def _restored(record: _Record, home: Path, log: Log) -> Path:
+    """The folder of a fixed base whose files are no longer where they were."""
+    if record.origin == "bundled":
+        source = STARTER
+    elif record.origin == "hub":
+        source = _named(record.name, record.revision, log)
+    else:
+        source = Path(record.name)
+        if not source.is_dir():
+            raise ModelError(
+                f"the base model's folder {source} has vanished: bring it back; {_start_over(home)}"
+            )
+    return loadable(record.name, source, record.revision, home, log)
+
+
+def _start_over(home: Path) -> str:
+    return f"to start over, set another home or move the contents of {home} away"
+
+
+def _is_folder(model: str) -> bool:
+    if Path(model).expanduser().is_dir():
+        return True
+    if model.startswith(("/", "~", "./", "../")):
+        raise ModelError(f"no such model folder: {model}")
+    return False
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+_ASK_GPU = """
+import json, torch
+size = None
+if torch.cuda.is_available():
+    size = torch.cuda.get_device_properties(0).total_memory
+elif torch.backends.mps.is_available():
+    size = torch.mps.recommended_max_memory()
+print(json.dumps(size))
+"""
+
+
+def gpu_memory_gb(python: str = sys.executable) -> tuple[float | None, str]:
+    """Memory of the first GPU in GB (None: there is none), and what went wrong in asking ("").
+
+    A child process asks, so that torch stays out of this one. Rounded, because drivers keep a part
+    for themselves: a card sold with 16 GB shows 15.6.
+    """
+    # -P: a file in the working folder must not shadow a module of the libraries.
+    command = [python, "-P", "-c", _ASK_GPU]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            return None, last_line(done.stderr) or f"exit code {done.returncode}"
+        size = json.loads(last_line(done.stdout))
+        return (None if size is None else float(round(size / 1e9))), ""
+    except (OSError, ValueError, TypeError, subprocess.TimeoutExpired) as error:
+        return None, brief(error)
+
+
+# --- base.json ------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> _Record | None:
+    try:
+        return _Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        raise ModelError(f"{path} is damaged: restore it; {_start_over(path.parent)}") from None
+
+
+def _write(path: Path, record: _Record) -> None:
+    temporary = path.with_name(f"{path.name}.new")  # alone here: the caller holds the lock
+    temporary.write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+@contextmanager
+def _locked(path: Path, log: Log) -> Iterator[None]:
+    with path.open("a") as file:
+        patience_ends: float = time.monotonic() + 2
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > patience_ends:
+                    log("waiting for another process that is fetching the base model")
+                    patience_ends = float("inf")
+                time.sleep(0.1)
+        yield

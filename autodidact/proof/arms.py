@@ -1,0 +1,239 @@
+"""Training one arm: an adapter on some articles' examples, for so many minutes.
+
+The recipe is the learner's (`training.sft`): the examples that rules make from the text, woven into
+conversations, the first tenth of the time questions only, a KL term to the base. Time is the plan:
+the schedule follows the seconds trained, so that every arm gets as long and a slow machine does
+fewer steps; how many there were is recorded. The naive arm is what is often tried first: raw text
+in chunks of 384 tokens, learning rate 2e-5, batches of 8, one pass, the same LoRA, no KL term.
+
+A training that is interrupted goes on from its last saved state, at most half a minute back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from autodidact.engine import Engine, Version
+from autodidact.errors import TrainingError
+from autodidact.proof.work import write
+from autodidact.settings import TrainingSettings
+from autodidact.training import sft
+from autodidact.training.anchors import Anchors
+from autodidact.types import Example, Message
+
+MIN_STEPS = 8
+FORMS_A_PASS = 7
+SAVE_EVERY_S = 30.0
+NAIVE_TOKENS, NAIVE_BATCH, NAIVE_RATE = 384, 8, 2e-5
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an arm trains on. `minutes` None is one pass (the naive recipe)."""
+
+    new: Sequence[sft.TrainingSequence]
+    old: Sequence[sft.TrainingSequence]
+    minutes: float | None
+    seed: int
+    parent: Path | None = None
+
+
+class School:
+    """The base, its anchors and settings, from which every arm is trained afresh."""
+
+    def __init__(self, engine: Engine, settings: TrainingSettings, *, autocast: bool) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.recipe = sft.recipe_for(engine.base.parameters, settings, autocast)
+        self.use(Anchors())
+
+    def use(self, anchors: Anchors) -> None:
+        """The base's own texts: for the KL term, for weaving, and held out for general NLL."""
+        self.anchors = anchors.training
+        self.blocks = anchors.blocks
+        self.weaving = sft.weave(self.engine.base, self.anchors)
+
+    def sequences(self, examples: Sequence[Example]) -> list[sft.TrainingSequence]:
+        return sft.tokenise(self.engine.base, examples)
+
+    def raw_text(self, texts: Sequence[str]) -> list[sft.TrainingSequence]:
+        """Whole texts cut every 384 tokens, whatever stands there."""
+        base = self.engine.base
+        width = min(NAIVE_TOKENS, base.context)
+        made = []
+        for text in texts:
+            ids = base.tokenizer(text, add_special_tokens=False).input_ids
+            for begin in range(0, len(ids), width):
+                piece = tuple(ids[begin : begin + width])
+                if len(piece) > 1:
+                    made.append(sft.TrainingSequence(piece, (-100, *piece[1:]), "text", 0))
+        return made
+
+    def trainer(self, lesson: Lesson) -> sft.Trainer:
+        adapter = load_file(lesson.parent / "adapter_model.safetensors") if lesson.parent else None
+        recipe = replace(self.recipe, seed=lesson.seed)
+        if lesson.minutes is None:
+            recipe = replace(
+                recipe, learning_rate=NAIVE_RATE, batch_size=NAIVE_BATCH, kl_weight=0.0
+            )
+        return sft.Trainer(self.engine.base, recipe, self.anchors, adapter)
+
+    def train(self, lesson: Lesson, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Train into `folder`/adapter; returns steps, seconds, last losses, passes over the new
+        examples. Goes on where an earlier call in the same folder was cut off."""
+        if not lesson.new:
+            raise TrainingError("no example of these documents fits the model's context")
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer = self.trainer(lesson)
+        facts = (self._one_pass if lesson.minutes is None else self._by_time)(
+            trainer, lesson, folder, progress
+        )
+        shutil.rmtree(folder / "adapter.new", ignore_errors=True)
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+        trainer.export(folder / "adapter.new", "base")
+        os.rename(folder / "adapter.new", folder / "adapter")
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+        return facts
+
+    def load(self, folder: Path, number: int) -> Version:
+        """The trained version as a server would load it: from the bytes on disk."""
+        return self.engine.load(
+            number,
+            (folder / "adapter" / "adapter_config.json").read_bytes(),
+            (folder / "adapter" / "adapter_model.safetensors").read_bytes(),
+        )
+
+    def stream(
+        self, lesson: Lesson, *, early: bool, weave: bool = True
+    ) -> Iterator[list[sft.TrainingSequence]]:
+        """Endless batches; `early` are those of questions only."""
+        new = [row for row in lesson.new if row.kind in sft.ASKED] if early else lesson.new
+        return sft.batches(
+            new or lesson.new,
+            lesson.old,
+            self.settings.replay_share,
+            self.recipe.batch_size,
+            lesson.seed * 2 + (not early),
+            self.weaving if weave else None,
+        )
+
+    def _by_time(
+        self, trainer: sft.Trainer, lesson: Lesson, folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        assert lesson.minutes is not None
+        budget_s = lesson.minutes * 60
+        a_pass = len(
+            sft.one_pass(
+                lesson.new, lesson.old, self.settings.replay_share, self.recipe.batch_size, 0,
+                self.weaving,
+            )
+        )  # fmt: skip
+        most = max(MIN_STEPS, int(self.settings.max_exposures / FORMS_A_PASS * a_pass))
+        if not (folder / "resume").exists() and (folder / "resume.next" / "clock.json").exists():
+            os.rename(folder / "resume.next", folder / "resume")  # cut off between two renames
+        step = trainer.restore(folder / "resume")
+        state: dict[str, Any] = {"trained_s": 0.0, "early": 0, "losses": []}
+        if step:
+            state = json.loads((folder / "resume" / "clock.json").read_text())
+        first, rest = self.stream(lesson, early=True), self.stream(lesson, early=False)
+        for done in range(step):
+            next(first if done < state["early"] else rest)
+        saved = time.monotonic()
+        while True:
+            done = max(state["trained_s"] / budget_s, step / most)
+            done = min(done, step / MIN_STEPS)
+            if done >= 1:
+                break
+            begun = time.monotonic()
+            early = done < sft.QUESTIONS_FIRST
+            loss = trainer.step(next(first if early else rest), done)
+            step += 1
+            state["early"] += early
+            state["trained_s"] += time.monotonic() - begun
+            state["losses"] = [*state["losses"][-49:], loss]
+            progress(int(1000 * done), 1000)
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self._save(trainer, folder, step, state)
+                saved = time.monotonic()
+        return _facts(step, state["trained_s"], state["losses"], step / a_pass, lesson)
+
+    def _save(self, trainer: sft.Trainer, folder: Path, step: int, state: dict[str, Any]) -> None:
+        """State and clock appear together: the clock is written before the folder is renamed in."""
+        fresh = folder / "resume.next"
+        trainer.save(fresh, step)
+        write(fresh / "clock.json", state)
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+        os.rename(fresh, folder / "resume")
+
+    def _one_pass(
+        self, trainer: sft.Trainer, lesson: Lesson, folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        batches = naive_batches(lesson.new, lesson.seed)
+        losses, begun = [], time.monotonic()
+        for step, batch in enumerate(batches):
+            losses.append(trainer.step(batch, step / len(batches)))
+            progress(step, len(batches))
+        return _facts(len(batches), time.monotonic() - begun, losses, 1.0, lesson)
+
+
+def naive_batches(
+    rows: Sequence[sft.TrainingSequence], seed: int
+) -> list[list[sft.TrainingSequence]]:
+    """One pass in batches of eight."""
+    shuffled = random.Random(seed).sample(list(rows), len(rows))
+    return [shuffled[i : i + NAIVE_BATCH] for i in range(0, len(shuffled), NAIVE_BATCH)]
+
+
+def shuffled_answers(examples: Sequence[Example], *, between: bool, seed: int) -> list[Example]:
+    """The questions with answers that belong to other questions: of the same document, or of other
+    documents. The negative control: form, frequency and length stay, the facts do not.
+
+    Running text is left out, since it would tell the truth. Examples of one fact get the same wrong
+    answer. A document with a single answer, or no other document, keeps nothing.
+    """
+    asked = [example for example in examples if example.messages]
+    answers: dict[int, list[str]] = {}
+    for example in asked:
+        known = answers.setdefault(example.document_id, [])
+        if example.messages[-1].content not in known:
+            known.append(example.messages[-1].content)
+    everything = [(number, answer) for number in answers for answer in answers[number]]
+    made = []
+    for example in asked:
+        own, right = example.document_id, example.messages[-1].content
+        if between:
+            pool = [answer for number, answer in everything if number != own and answer != right]
+        else:
+            pool = [answer for answer in answers[own] if answer != right]
+        if not pool:
+            continue
+        key = f"{seed}\x1f{own}\x1f{example.fact or example.chunk_id}\x1f{right}"
+        pick = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % len(pool)
+        turns = (*example.messages[:-1], Message("assistant", pool[pick]))
+        made.append(replace(example, messages=turns))
+    return made
+
+
+def _facts(
+    steps: int, seconds: float, losses: Sequence[float], passes: float, lesson: Lesson
+) -> dict[str, Any]:
+    last = losses[-20:]
+    return {
+        "steps": steps,
+        "train_s": seconds,
+        "loss": sum(last) / max(1, len(last)),
+        "passes": passes,
+        "sequences": len(lesson.new),
+    }

@@ -1,0 +1,148 @@
+"""The report of a cycle: every figure the decision was made on, and every answer. Pure.
+
+`report` (the card for people) reads what is built here; so do the page and the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autodidact import checkpoints
+from autodidact.evaluation import gate
+from autodidact.evaluation.gate import Arm
+from autodidact.learning.process import Study
+from autodidact.lessons import examples
+from autodidact.store.ledger import StoredDocument
+from autodidact.types import Probe, Verdict
+
+Report = dict[str, Any]
+
+
+def build(
+    job: Mapping[str, Any],
+    study: Study,
+    looks: Sequence[tuple[float, Verdict]],
+    probes: Sequence[Probe],
+    arms: Mapping[str, Arm],
+    documents: Sequence[StoredDocument],
+    seconds: float,
+) -> Report:
+    """All but the state, which is known only once it is published or not. The last look counts."""
+    step, verdict = looks[-1]
+    titles = {stored.id: stored.document.title for stored in documents}
+    metrics = {k: v for k, v in verdict.metrics.items() if k != "taught"}
+    return {
+        "cycle": job["cycle"],
+        "kind": job["kind"],
+        "ok": verdict.ok,
+        "version": job["cycle"],
+        "parent": (job["parent"] or {}).get("version"),
+        "base": {key: job["base"][key] for key in ("name", "revision", "sha256")},
+        "learned": verdict.metrics.get("taught"),
+        **metrics,
+        "kept": gate.counts(probes, arms["parent"], arms["candidate"], "kept"),
+        "forgotten": _forgotten(probes, arms),
+        "lambda": step,
+        "looks": [
+            {"lambda": length, "ok": v.ok, "reasons": list(v.reasons), "metrics": v.metrics}
+            for length, v in looks
+        ],
+        "documents": [
+            {"id": d.id, "title": d.document.title, "uri": d.document.uri} for d in documents
+        ],
+        "suggestions": _suggestions(documents, arms["candidate"]),
+        "exposures": study.done["exposures"],
+        "steps": study.done["steps"],
+        "replay": study.done["replay"],
+        "frozen_at": job["frozen_at"],
+        "first_step_at": study.done["first_step_at"],
+        "reasons": list(verdict.reasons),
+        "seconds": round(seconds + job["spent_s"]),
+        "probes": [
+            _asked(p, titles.get(p.document_id, ""), arms)
+            for p in probes
+            if p.id in arms["candidate"].probes and p.split != "forgotten"
+        ],
+    }
+
+
+def no_better(job: Mapping[str, Any], verdict: Verdict) -> tuple[str, ...]:
+    """Why a consolidation that the gate would pass is not adopted: it must be better than the
+    adapter that has grown, in general text or in what is kept."""
+    if job["kind"] != "consolidate" or not verdict.ok:
+        return ()
+    rules = {(r["rule"], r["against"]): r["value"] for r in verdict.metrics["rules"]}
+    changes = [rules.get(key) for key in (("general", "parent"), ("kept", "parent"))]
+    if any(change is not None and change < 0 for change in changes):
+        return ()
+    return (
+        "consolidation: no better than the running adapter in general text and in what is kept",
+    )
+
+
+def line(report: Report) -> str:
+    """A cycle on one line, for the terminal."""
+    kind = report.get("kind", "learn")
+    count = len(report["documents"])
+    taught = f"{count} document{'' if count == 1 else 's'}"
+    parts = [f"cycle {report['cycle']}", taught if kind == "learn" else kind]
+    if report.get("general"):
+        learned, general = report["learned"], report["general"]
+        if learned and learned["n"]:
+            parts.append(f"learned {learned['k']}/{learned['n']} (before {learned['before']})")
+        if (report.get("kept") or {}).get("n"):
+            kept = report["kept"]
+            parts.append(f"kept {kept['k']}/{kept['n']} (before {kept['before']})")
+        if general.get("pct") is not None:
+            parts.append(f"general {general['pct']:+.1f} %")
+    if report.get("lambda", 1.0) != 1.0:
+        parts.append(f"λ {report['lambda']}")
+    if report["state"] == "published":
+        parts.append(f"published {checkpoints.name(report['cycle'])}")
+    else:
+        parts.append(f"{report['state']}: {'; '.join(report['reasons'])}")
+    return " · ".join([*parts, f"{report['seconds']} s"])
+
+
+def _asked(probe: Probe, title: str, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    return {
+        "id": probe.id, "question": probe.question, "answer": probe.answer, "split": probe.split,
+        "document_id": probe.document_id, "title": title, "kind": probe.kind,
+        "relation": probe.relation, "wording": probe.wording,
+        "before": arms["parent"].probes[probe.id].row(),
+        "now": arms["candidate"].probes[probe.id].row(),
+    }  # fmt: skip
+
+
+def _forgotten(probes: Sequence[Probe], arms: Mapping[str, Arm]) -> dict[str, Any] | None:
+    """What is left of what was to be forgotten, beside the base that never knew it: exact answers
+    and mean margin a token of each. No question or answer is repeated here."""
+    ids = [p.id for p in probes if p.split == "forgotten" and p.id in arms["candidate"].probes]
+    if not ids:
+        return None
+    found: dict[str, Any] = {"n": len(ids)}
+    for arm in ("base", "parent", "candidate"):
+        results = [arms[arm].probes[i] for i in ids]
+        found[arm] = {
+            "k": sum(r.correct for r in results),
+            "margin": sum(r.margin for r in results) / len(results),
+        }
+    return found
+
+
+def _suggestions(documents: Sequence[StoredDocument], candidate: Arm) -> list[dict[str, str]]:
+    """Questions for people, on facts whose probe passed, in a wording that is neither trained nor
+    measured; documents in turn, three at most. A sentence with a gap is no question to ask."""
+    found = []
+    for stored in documents:
+        reading = examples.read(stored.id, stored.document)
+        for fact in reading.facts:
+            result = candidate.probes.get(examples.probe_id(stored.id, fact))
+            if result and result.correct and fact.kind in ("name", "year", "measure"):
+                question = examples.wordings(fact).suggestion
+                if "____" in question:
+                    continue
+                found.append({"question": question, "source": stored.document.uri})
+                break
+    return found[:3]

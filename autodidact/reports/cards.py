@@ -1,0 +1,373 @@
+"""The report card of a cycle and the retention matrix: plain data from the ledger's rows.
+
+`card` makes of one row of the ledger (`LearnerStore.cycle`) what the command line, the page and
+`GET /learning/cycles/{n}` all show: the verdict, the four measures with their intervals and limits,
+every question with both answers. It decides nothing: what passed is what the gate wrote down. Keys
+that an older report lacks are left empty. The words of a claim are a ladder: queued, read,
+studying, measuring, learned; "learned" is the claim only of a published cycle that still stands.
+
+Counts are exact answers, with 95 % score intervals (Wilson 1927). Margins are in nats a token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+Row = Mapping[str, Any]
+
+LEVEL = 0.95
+MEASURES = (
+    ("learned", "Learned", "margin of the true answer over likely wrong ones, taught less control"),
+    ("kept", "Kept", "rise in loss on answers taught earlier"),
+    ("general", "General", "rise in loss on text that the base wrote"),
+    ("chat", "Chat", "fall in replies that are well-formed, end and do not repeat"),
+)
+_WHY = {
+    "learned": "the gain on the new questions is not proved",
+    "kept": "it forgot too much of what it knew",
+    "general": "it drifted too far from the base",
+    "chat": "its replies lost their form",
+    "sound": "the candidate is not sound",
+}
+_NOTHING_NEW = {
+    "consolidate": "Everything taught so far once more, nothing new",
+    "forget": "Taught again without what it was told to forget",
+}
+_STEPS = {"preparing": "read", "training": "studying", "measuring": "measuring"}
+_TEST = ("rule", "against", "ok", "value", "lower", "upper", "limit", "before", "now", "n", "unit")
+
+
+def card(
+    row: Row, *, weights: str = "", withdrawn: bool = False, said: Row | None = None
+) -> dict[str, Any]:
+    """The report card of a cycle: `brief` and all its questions. `weights` is the sha256 of its
+    adapter, "" if it is not known. The result is JSON: numbers that are not finite become None."""
+    report = _dict(row.get("report"))
+    asked = [_probe(probe) for probe in _list(report.get("probes"))]
+    made = {
+        **brief(row, withdrawn=withdrawn, said=said),
+        "documents": _documents(row, report, asked),
+        "wordings": {
+            "seen": _count(p for p in asked if p["split"] == "taught"),
+            "unseen": _count(p for p in asked if p["split"] == "unseen"),
+        },
+        "control": _group([p for p in asked if p["split"] == "control"]),
+        "kept": _kept([p for p in asked if p["split"] == "kept"]),
+        "forgotten": _forgotten(_dict(report.get("forgotten"))),
+        "lambda": report.get("lambda"),
+        "looks": _looks(report),
+        "how": _how(row, report, weights),
+    }
+    for count in (*made["wordings"].values(), made["control"], made["kept"]):
+        count |= interval(count["k"], count["n"])
+    cleaned: dict[str, Any] = _finite(made)
+    return cleaned
+
+
+def brief(row: Row, *, withdrawn: bool = False, said: Row | None = None) -> dict[str, Any]:
+    """What a list of cycles shows of one. `withdrawn`: it was published and rolled back since;
+    `said`: the learner's status, for a cycle that still runs."""
+    report = _dict(row.get("report"))
+    state = str(row.get("state") or report.get("state") or "running")
+    reasons = [str(reason) for reason in _list(row.get("reasons") or report.get("reasons"))]
+    failed = _failed(report, state, reasons)
+    made: dict[str, Any] = {
+        "cycle": row["n"],
+        "kind": report.get("kind") or "learn",
+        "state": state,
+        "ok": state == "published",
+        "claim": _claim(row, state, withdrawn, said),
+        "parent": row.get("parent"),
+        "withdrawn": withdrawn,
+        "reasons": reasons,
+        "failed": failed,
+        "taught": len(_list(report.get("documents")) or _list(row.get("documents"))),
+        "measures": [_measure(report, name, title, what, failed) for name, title, what in MEASURES],
+        "ended_at": row.get("ended_at"),
+        "seconds": report.get("seconds"),
+    }
+    made["verdict"] = _verdict(made, report)
+    cleaned: dict[str, Any] = _finite(made)
+    return cleaned
+
+
+# The verdict -----------------------------------------------------------------------------------
+
+
+def _claim(row: Row, state: str, withdrawn: bool, said: Row | None) -> str:
+    """The one word of the ladder that may be said of this cycle's documents."""
+    if state == "published":
+        return "queued" if withdrawn else "learned"
+    if state != "running":
+        return "queued"
+    if said is not None and said.get("cycle") == row["n"] and said.get("state") in _STEPS:
+        return _STEPS[str(said["state"])]
+    return "studying" if row.get("documents") else "read"
+
+
+def _verdict(made: Row, report: Row) -> str:
+    """What came of the cycle, in one or two sentences."""
+    reason = made["reasons"][0] if made["reasons"] else ""
+    if made["state"] == "running":
+        return {
+            "read": "Its documents are read; questions on them are being made.",
+            "studying": "It is studying; nothing is proved yet.",
+            "measuring": "It is measuring what the study gave; nothing is proved yet.",
+        }[made["claim"]]
+    if made["state"] == "published":
+        if made["withdrawn"]:
+            taken_back = "Published, then rolled back: its documents were queued again."
+            return f"{taken_back} {_passed(report)}".strip()
+        return f"Published. {_passed(report)}{_rest(made)}".strip()
+    if made["state"] == "rejected":
+        why = "; ".join(_WHY[name] for name in made["failed"] if name in _WHY) or reason
+        stays = f"Checkpoint {made['parent']}" if made["parent"] else "The base"
+        if made["failed"] == ["sound"]:
+            why = f"{why} ({reason.removeprefix('sound: ')})"
+        would = _passed(report, "It would pass")
+        return f"Not published: {why}. {stays} goes on answering. {would}".strip()
+    what = "Failed, nothing published" if made["state"] == "failed" else "Not finished"
+    return f"{what}: {(reason or 'no reason was recorded').rstrip('.')}."
+
+
+def _passed(report: Row, passes: str = "It passes") -> str:
+    if report.get("kind") in _NOTHING_NEW:
+        what, old = _NOTHING_NEW[report["kind"]], _dict(report.get("kept"))
+        if not old.get("n"):
+            return f"{what}."
+        return f"{what}: {old['k']} of {old['n']} earlier questions pass, {old['before']} before."
+    new = _dict(report.get("learned"))
+    if not new.get("n"):
+        return ""
+    return f"{passes} {new['k']} of {new['n']} new questions, {new['before']} before."
+
+
+def _rest(made: Row) -> str:
+    """What else the gate proved, as far as it was measured."""
+    fine = {m["measure"] for m in made["measures"] if m["tests"] and m["ok"]}
+    parts = ["kept what it knew"] if "kept" in fine else []
+    parts += ["stayed close to the base"] if "general" in fine else []
+    return f" It {' and '.join(parts)}." if parts else ""
+
+
+def _failed(report: Row, state: str, reasons: Sequence[str]) -> list[str]:
+    """The tests that failed, by name; older reports name them only in their reasons."""
+    if state != "rejected":
+        return []
+    named = [str(name) for name in _list(report.get("failed"))]
+    named = named or [reason.partition(":")[0] for reason in reasons]
+    return [name for name in dict.fromkeys(named) if name in _WHY]
+
+
+# The four measures -----------------------------------------------------------------------------
+
+
+def _measure(
+    report: Row, name: str, title: str, what: str, failed: Sequence[str]
+) -> dict[str, Any]:
+    rules = _list(report.get("rules")) or _older_rules(report, failed)
+    tests = [{key: rule.get(key) for key in _TEST} for rule in rules if rule.get("rule") == name]
+    # The test that decided comes first: one that failed, else the gate's first.
+    tests.sort(key=lambda test: bool(test["ok"]))
+    before, now, n = _before_and_now(report, name)
+    return {
+        "measure": name,
+        "title": title,
+        "what": what,
+        "ok": name not in failed and all(test["ok"] for test in tests) if tests else None,
+        "before": before,
+        "now": now,
+        "n": n,
+        "tests": tests,
+    }
+
+
+def _older_rules(report: Row, failed: Sequence[str]) -> list[dict[str, Any]]:
+    """The tests as reports told them before they had `rules`."""
+    margin, general = _dict(report.get("margin")), _dict(report.get("general"))
+    found = []
+    if margin:
+        found.append(
+            {**margin, "rule": "learned", "against": "control", "limit": 0.0, "unit": "nat",
+             "ok": "learned" not in failed}
+        )  # fmt: skip
+    if "rise" in general:
+        found.append(
+            {"rule": "general", "against": "base", "value": general["rise"], "unit": "nat",
+             "limit": general.get("limit"), "n": general.get("n"), "ok": "general" not in failed}
+        )  # fmt: skip
+    return found
+
+
+def _before_and_now(report: Row, name: str) -> tuple[str, str, int | None]:
+    """The parent's figure and the candidate's, as people read them, and of how many."""
+    found = _dict(report.get(name))
+    if name in ("learned", "kept"):
+        return _of(found.get("before")), _of(found.get("k")), found.get("n")
+    if name == "chat":
+        parent, now = _dict(found.get("parent") or found.get("base")), _dict(found.get("candidate"))
+        return _of(parent.get("k")), _of(now.get("k")), now.get("n")
+    base, parent_nll = found.get("base"), found.get("parent")
+    if not base or parent_nll is None or found.get("candidate") is None:
+        return "", "", None
+    rises = (f"{100 * (found[arm] - base) / base:+.1f}\u00a0%" for arm in ("parent", "candidate"))
+    before, now_text = (rise.replace("-", "−") for rise in rises)
+    return before, now_text, None
+
+
+def _of(count: int | None) -> str:
+    return "" if count is None else str(count)
+
+
+def _looks(report: Row) -> list[dict[str, Any]]:
+    """Every step size that was tried: λ, whether it passed, and why not."""
+    return [
+        {"lambda": look.get("lambda"), "ok": look.get("ok"), "reasons": _list(look.get("reasons"))}
+        for look in _list(report.get("looks"))
+    ]
+
+
+# Questions -------------------------------------------------------------------------------------
+
+
+def _probe(probe: Row) -> dict[str, Any]:
+    """One question with both answers, `wording` "unseen" where it was never trained for any fact
+    and "seen" where it was, for other facts."""
+    before, now = (_answer(probe.get(side)) for side in ("before", "now"))
+    change = None
+    if before["margin"] is not None and now["margin"] is not None:
+        change = now["margin"] - before["margin"]
+    split = probe.get("split") or "taught"
+    return {
+        "id": probe.get("id") or _dict(probe.get("now")).get("probe_id") or "",
+        "question": probe.get("question", ""),
+        "answer": probe.get("answer", ""),
+        "split": split,
+        "wording": "unseen" if split == "unseen" else "seen",
+        "document_id": probe.get("document_id"),
+        "title": probe.get("title") or "",
+        "before": before,
+        "now": now,
+        "change": change,
+    }
+
+
+def _answer(result: Any) -> dict[str, Any]:
+    found = _dict(result)
+    return {
+        "reply": str(found.get("reply", "")),
+        "correct": bool(found.get("correct")),
+        "logprob": found.get("logprob"),
+        "margin": found.get("margin"),
+    }
+
+
+def _count(probes: Iterable[Row]) -> dict[str, Any]:
+    """Exact answers: k of n now, and `before`."""
+    rows = list(probes)
+    return {
+        "k": sum(row["now"]["correct"] for row in rows),
+        "n": len(rows),
+        "before": sum(row["before"]["correct"] for row in rows),
+    }
+
+
+def _group(probes: Sequence[Row]) -> dict[str, Any]:
+    changes = [probe["change"] for probe in probes if probe["change"] is not None]
+    return {
+        **_count(probes),
+        "margin": fmean(changes) if changes else None,
+        "probes": list(probes),
+    }
+
+
+def _documents(row: Row, report: Row, asked: Sequence[Row]) -> list[dict[str, Any]]:
+    """The documents taught, each with its questions. Its count and margin are of the wordings that
+    decide; those never trained for any fact are counted apart."""
+    ids = _list(row.get("documents"))
+    known: dict[Any, Row] = {}
+    for place, document in enumerate(_list(report.get("documents"))):
+        known[document.get("id", ids[place] if place < len(ids) else f"?{place}")] = document
+    mine = [p for p in asked if p["split"] in ("taught", "unseen")]
+    found = []
+    for number in dict.fromkeys([*known, *(p["document_id"] for p in mine)]):
+        probes = [p for p in mine if p["document_id"] == number]
+        found.append(
+            {
+                "id": number,
+                "title": known.get(number, {}).get("title") or f"Document {number}",
+                "uri": known.get(number, {}).get("uri") or "",
+                **_group([p for p in probes if p["split"] == "taught"]),
+                "unseen": _count(p for p in probes if p["split"] == "unseen"),
+                "probes": probes,
+            }
+        )
+    return found
+
+
+def _kept(probes: Sequence[Row]) -> dict[str, Any]:
+    """Questions of earlier cycles: how many pass, and those that turned, with both answers."""
+    turned = [p for p in probes if p["before"]["correct"] != p["now"]["correct"]]
+    return {
+        **_count(probes),
+        "lost": [p for p in turned if p["before"]["correct"]],
+        "regained": [p for p in turned if p["now"]["correct"]],
+    }
+
+
+def _forgotten(found: Row) -> dict[str, Any]:
+    """What is left of what was to be forgotten: exact answers now, before and of the base, which
+    never knew it. Its questions are not repeated."""
+    counts = {arm: _dict(found.get(arm)).get("k") for arm in ("candidate", "parent", "base")}
+    return {
+        "k": counts["candidate"],
+        "n": found.get("n") or 0,
+        "before": counts["parent"],
+        "base": counts["base"],
+    }
+
+
+def _how(row: Row, report: Row, weights: str) -> dict[str, Any]:
+    base = _dict(report.get("base"))
+    return {
+        "started_at": report.get("started_at") or row.get("started_at"),
+        "frozen_at": report.get("frozen_at"),
+        "first_step_at": report.get("first_step_at"),
+        "steps": report.get("steps"),
+        "exposures": report.get("exposures"),
+        "base": {key: str(base.get(key) or "") for key in ("name", "revision", "sha256")},
+        "weights_sha256": weights,
+        "settings": _dict(row.get("settings")),
+    }
+
+
+def interval(k: int, n: int) -> dict[str, float | None]:
+    """The 95 % score interval of k/n as `lower` and `upper`; None where nothing was asked."""
+    if not n:
+        return {"lower": None, "upper": None}
+    from autodidact.evaluation.statistics import wilson  # loads scipy: not at a program's start
+
+    lower, upper = wilson(k, n, LEVEL)
+    return {"lower": lower, "upper": upper}
+
+
+# What a report may lack ------------------------------------------------------------------------
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,433 @@
+"""The cycle's decisions and its ledger, around a study that says what a test tells it to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from autodidact import checkpoints
+from autodidact.errors import SourceError, SourceUnreachable
+from autodidact.learning.cycle import Learner
+from autodidact.models import bases
+from autodidact.reports import build
+from autodidact.store.passages import PassageIndex
+from autodidact.types import Document
+from tests import fake_study
+from tests.bench import Bench
+from tests.versions import BASE_SHA
+from tests.workplace import TEXTS, wait_for
+
+pytest_plugins = ["tests.core_fixtures"]
+
+# Fetch ------------------------------------------------------------------------------------------
+
+
+def test_fetching_queues_what_is_new_and_nothing_twice(bench: Bench) -> None:
+    assert bench.learner.fetch() == 4
+    assert set(bench.states().values()) == {"queued"}
+    assert bench.learner.fetch() == 0
+    assert bench.restart().fetch() == 0
+    source = bench.store.source("files:notes")
+    assert source.documents == 4
+    assert source.error == ""
+    assert source.last_at is not None
+
+
+def test_a_text_too_short_is_refused_and_the_others_come(bench: Bench) -> None:
+    bench.place.write({"short": ("Short", "Too few words.")})
+    assert bench.learner.fetch() == 4
+
+
+class QueueSource:
+    """Yields documents, raises what is no document."""
+
+    name = "queue"
+
+    def __init__(self, *items: Document | Exception) -> None:
+        self.items = list(items)
+        self.asked: list[str | None] = []
+
+    def documents(self, since: str | None) -> Any:
+        self.asked.append(since)
+        while self.items:
+            item = self.items.pop(0)
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+
+def with_source(bench: Bench, source: QueueSource) -> Learner:
+    settings = bench.learner.settings
+    base = bases.Base("tiny", bench.place.folder, "folder", "", BASE_SHA, "")
+    return Learner(settings, bench.store, [source], base, bench.events.append, 0)
+
+
+def note(number: int, cursor: str) -> Document:
+    title, text = list(TEXTS.values())[number]
+    return Document("queue", f"note/{number}", title, text, "", "", cursor)
+
+
+@pytest.mark.parametrize("error", [SourceError("no such page"), SourceUnreachable("no answer")])
+def test_a_source_that_fails_is_recorded_and_what_it_gave_before_is_kept(
+    bench: Bench, error: SourceError
+) -> None:
+    source = QueueSource(note(0, "c0"), note(1, "c1"), error)
+    learner = with_source(bench, source)
+    assert learner.fetch() == 2
+    state = bench.store.source("queue")
+    assert state.error == str(error)
+    assert state.cursor == "c1"
+    assert state.next_at is not None
+    assert learner.fetch() == 0, "it is not due yet"
+    assert len(source.asked) == 1
+
+
+def test_a_source_goes_on_from_its_cursor(bench: Bench) -> None:
+    source = QueueSource(note(0, "c0"))
+    with_source(bench, source).fetch()
+    source.items.append(note(1, "c1"))
+    with_source(bench, source).fetch()
+    assert source.asked == [None, "c0"]
+
+
+def test_fetching_ends_when_the_learner_stops(bench: Bench) -> None:
+    learner = with_source(bench, QueueSource(note(0, "c0")))
+    learner.stopping.set()
+    assert learner.fetch() == 0
+
+
+# Learn ------------------------------------------------------------------------------------------
+
+
+def test_with_nothing_queued_there_is_nothing_to_learn(bench: Bench) -> None:
+    assert bench.learner.learn() is None
+    assert bench.store.cycles() == []
+
+
+def test_a_cycle_that_learned_is_published(bench: Bench) -> None:
+    bench.learner.fetch()
+    report = bench.learn()
+    assert report["state"] == "published"
+    assert report["ok"] is True
+    assert checkpoints.current(bench.home) == 1
+    assert checkpoints.verify(bench.home, 1, BASE_SHA).weights == b"weights of cycle 1"
+    assert set(bench.states().values()) == {"learned"}
+    assert bench.cycle(1)["state"] == "published"
+    assert bench.cycle(1)["report"] == report
+    assert list((bench.home / ".staging").iterdir()) == []
+    assert bench.learner.learn() is None, "everything is learned"
+
+
+def test_the_manifest_tells_the_page_what_was_learned(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.learn()
+    manifest = checkpoints.read(bench.home, 1).manifest
+    assert manifest["document_ids"] == [1, 2, 3, 4]
+    assert manifest["base"]["sha256"] == BASE_SHA
+    assert manifest["settings"]["rank"] == 8
+    report = manifest["report"]
+    assert {"cycle", "ok", "version", "parent", "learned", "control", "general", "documents",
+            "suggestions", "seconds"} <= report.keys()  # fmt: skip
+    assert (report["cycle"], report["version"], report["parent"]) == (1, 1, None)
+    assert report["ok"] is True
+    assert set(report["learned"]) == {"k", "n", "before"}
+    assert report["learned"]["k"] == report["learned"]["n"] > 10
+    assert report["learned"]["before"] == report["control"]["k"] == 0
+    assert isinstance(report["general"]["pct"], float)
+    titles = [title for title, _ in TEXTS.values()]
+    assert sorted(d["title"] for d in report["documents"]) == sorted(titles)
+    assert 1 <= len(report["suggestions"]) <= 3
+    assert set(report["suggestions"][0]) == {"question", "source"}
+    assert "probes" not in report, "the whole list is in report.json"
+    whole = json.loads((checkpoints.folder(bench.home, 1) / "report.json").read_text())
+    assert {p["split"] for p in whole["probes"]} == {"taught", "unseen", "control"}
+
+
+def test_suggestions_are_neither_trained_nor_measured(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script([*fake_study.GOOD[:-1], f"wait:{bench.place.folder / 'go'}", "done"])
+    runner = threading.Thread(target=bench.learner.learn)
+    runner.start()
+    path = checkpoints.staging(bench.home, 1) / "job.json"
+    wait_for(path.exists, 30, "the job")
+    job = json.loads(path.read_text())
+    (bench.place.folder / "go").touch()
+    runner.join()
+    taught = {
+        message["content"]
+        for offered in job["documents"]
+        for example in offered["examples"]
+        for message in example["messages"]
+    }
+    measured = {probe["question"] for probe in job["probes"]}
+    suggested = {s["question"] for s in bench.cycle(1)["report"]["suggestions"]}
+    assert suggested
+    assert not suggested & (taught | measured)
+
+
+def test_probes_are_frozen_before_the_study_begins(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script(["exit:1"])
+    bench.learn()
+    frozen = bench.store.probes([1, 2, 3, 4])
+    assert {probe.document_id for probe in frozen} == {1, 2, 3, 4}
+    assert {probe.split for probe in frozen} == {"taught", "unseen"}
+
+
+def test_a_cycle_that_learned_nothing_is_rejected_with_reasons(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script(fake_study.NOTHING_LEARNED)
+    report = bench.learn()
+    assert report["state"] == "rejected"
+    assert report["ok"] is False
+    assert report["reasons"][0].startswith("learned: ")
+    assert checkpoints.current(bench.home) == 0
+    assert checkpoints.versions(bench.home) == []
+    assert bench.cycle(1)["reasons"] == report["reasons"]
+    assert bench.cycle(1)["report"] == report, "with every answer"
+    assert {row["now"]["correct"] for row in report["probes"]} == {0}
+    assert report["failed"] == ["learned"]
+    assert set(bench.states().values()) == {"queued"}
+    assert {d.tries for d in bench.store.documents("queued")} == {1}
+
+
+def test_a_document_rejected_three_times_is_given_up(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script(*[fake_study.NOTHING_LEARNED] * 3)
+    for _ in range(3):
+        bench.learn()
+    assert set(bench.states().values()) == {"given_up"}
+    assert bench.learner.learn() is None
+
+
+def test_a_study_that_fails_is_recorded_with_what_it_said(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script(["plan", "warn:Traceback …", "warn:MemoryError", "exit:1"])
+    report = bench.learn()
+    assert report["state"] == "failed"
+    assert report["reasons"] == ["the study process ended with exit code 1: MemoryError"]
+    assert report["log"] == ["Traceback …", "MemoryError"]
+    assert (report["kind"], report["failed"]) == ("learn", [])
+    assert {d.tries for d in bench.store.documents("queued")} == {1}
+    assert bench.learn()["state"] == "published"
+    assert checkpoints.current(bench.home) == 2
+
+
+def test_documents_that_make_the_study_fail_are_given_up_in_the_end(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script(*[["plan", "exit:1"]] * 3)
+    for _ in range(3):
+        bench.learn()
+    assert set(bench.states().values()) == {"given_up"}
+
+
+def test_the_next_cycle_builds_on_the_last_and_asks_what_was_taught(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    bench.learn()
+    report = bench.learn()
+    assert (report["version"], report["parent"]) == (2, 1)
+    assert report["kept"]["n"] > 5
+    assert checkpoints.read(bench.home, 2).parent == 1
+    assert bench.cycle(1)["documents"] == [1, 2]
+    assert bench.cycle(2)["documents"] == [3, 4]
+    frozen = {probe.id: probe for probe in bench.store.probes([1, 2]) if probe.split == "taught"}
+    kept = {row["probe_id"] for row in bench.store.results(2) if row["split"] == "kept"}
+    assert kept == frozen.keys(), "with the very probes that were frozen then"
+
+
+def test_retention_follows_the_setting(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 1}, keep_versions=2)
+    bench.learner.fetch()
+    for _ in range(4):
+        bench.learn()
+    assert checkpoints.versions(bench.home) == [3, 4]
+
+
+def test_a_document_without_a_fact_is_put_aside(bench: Bench) -> None:
+    words = "mumbling and humming go on and on until nobody in the room can follow any longer "
+    bench.place.write({"dull": ("Dull", words * 2)})
+    bench.learner.fetch()
+    bench.learn()
+    assert bench.states()["Dull"] == "unusable"
+    assert bench.states()["Brack Mill"] == "learned"
+
+
+def test_without_a_control_folder_the_queue_lends_its_documents(bench: Bench) -> None:
+    notes = {
+        "control": None,
+        "files": [bench.place.folder / "notes"],
+        "wikipedia": {"enabled": False},
+    }
+    bench.restart(sources=notes, training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    report = bench.learn()
+    assert report["control"]["n"] > 0
+    control = {
+        r["probe_id"].split("-")[0] for r in bench.store.results(1) if r["split"] == "control"
+    }
+    assert control == {"3", "4"}
+    bench.learn()
+    asked = {probe.document_id for probe in bench.store.probes([3, 4]) if probe.split == "taught"}
+    assert asked == {3, 4}, "what was lent for comparison and is taught now is asked about later"
+    assert {row["document_id"] for row in bench.store.remembered()} == {1, 2, 3, 4}
+
+
+def test_the_settings_of_a_cycle_are_in_the_ledger(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.learn()
+    assert bench.cycle(1)["settings"] == bench.learner.settings.training.model_dump()
+
+
+def test_every_report_can_be_read_by_a_browser(bench: Bench) -> None:
+    """JSON knows no Infinity: a single probe has no standard error."""
+    for path in (bench.place.folder / "notes").glob("*.md"):
+        path.unlink()
+    text = "Odd Gate is known. " + "Nothing more can be told of it than was told before. " * 3
+    bench.place.write({"one": ("Odd Gate", f"Odd Gate has 17 bars. {text}")})
+    bench.learner.fetch()
+    bench.learn()
+    stored = bench.cycle(1)["report"]
+    assert stored["learned"]["n"] == 1
+    json.dumps(stored, allow_nan=False)
+
+
+# Looks ------------------------------------------------------------------------------------------
+
+LIMITS = {
+    "general_limit": 0.1, "general_step": 0.1, "kept_limit": 0.15, "kept_step": 0.05,
+    "chat_limit": 0.05, "chat_step": 0.02,
+}  # fmt: skip
+
+
+def looked(*candidates: dict[str, float]) -> list[str]:
+    """A study that measures its candidate at several lengths."""
+    measures = [step for c in candidates for step in fake_study.candidate(**c) if "candid" in step]
+    return [*fake_study.GOOD[:-2], *measures, "done"]
+
+
+def test_every_look_is_in_the_report_and_the_last_decides(bench: Bench) -> None:
+    bench.restart(gate=LIMITS)
+    bench.learner.fetch()
+    bench.script(looked({"step": 1.0, "general": 0.3}, {"step": 0.5, "general": 0.05}))
+    report = bench.learn()
+    assert report["state"] == "published"
+    assert report["lambda"] == 0.5
+    assert [(look["lambda"], look["ok"]) for look in report["looks"]] == [(1.0, False), (0.5, True)]
+    assert [reason.partition(":")[0] for reason in report["looks"][0]["reasons"]] == ["general"] * 2
+    assert report["looks"][1]["metrics"]["general"] == report["general"]
+    assert report["general"]["rise"] == pytest.approx(0.06)
+    assert report["failed"] == report["reasons"] == []
+    now = {row["probe_id"]: row for row in bench.store.results(1) if row["arm"] == "candidate"}
+    assert len(now) == len(report["probes"]), "the last look's answers, once"
+    assert checkpoints.read(bench.home, 1).manifest["settings"]["step"] == 0.5
+
+
+def test_when_every_look_is_refused_the_last_one_says_why(bench: Bench) -> None:
+    bench.restart(gate=LIMITS)
+    bench.learner.fetch()
+    bench.script(looked(*({"step": s, "general": 0.3, "chat": 0.5 + s / 4} for s in (1, 0.5))))
+    report = bench.learn()
+    assert report["state"] == "rejected"
+    assert report["failed"] == ["general", "chat"]
+    assert report["lambda"] == 0.5
+    assert [look["ok"] for look in report["looks"]] == [False, False]
+    assert checkpoints.current(bench.home) == 0
+
+
+def test_what_faded_of_earlier_documents_refuses_a_cycle(bench: Bench) -> None:
+    bench.restart(gate=LIMITS, training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    bench.learn()
+    bench.script(fake_study.candidate(kept=1.5))
+    report = bench.learn()
+    assert (report["state"], report["failed"]) == ("rejected", ["kept"])
+    assert [r["against"] for r in report["rules"] if not r["ok"]] == ["parent"]
+    assert report["kept"]["k"] < report["kept"]["before"] == report["kept"]["n"]
+    assert bench.learn()["state"] == "published"
+
+
+# What is measured once --------------------------------------------------------------------------
+
+
+def job_of_the_next_cycle(bench: Bench) -> dict[str, Any]:
+    """The job as its study finds it."""
+    copy = bench.place.folder / "job-seen"
+    bench.script([f"copy:{copy}", *fake_study.GOOD])
+    bench.learn()
+    found: dict[str, Any] = json.loads(copy.read_text())
+    return found
+
+
+def test_general_text_and_chat_are_measured_once_for_base_and_version(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 1})
+    bench.learner.fetch()
+    assert job_of_the_next_cycle(bench)["known"] == {}
+    known = job_of_the_next_cycle(bench)["known"]
+    assert set(known) == {"base", "parent"}
+    assert known["base"]["general"][0] == 3.0
+    assert known["parent"]["general"][0] == pytest.approx(3.01)
+    assert len(known["parent"]["chat"]) == 24
+
+
+def test_a_version_rolled_back_lends_its_measurements_to_no_other(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 1})
+    bench.learner.fetch()
+    bench.learn()
+    bench.learn()
+    checkpoints.roll_back(bench.home, 1)
+    assert set(job_of_the_next_cycle(bench)["known"]) == {"base"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "{}"])
+def test_a_file_of_measurements_that_is_damaged_is_measured_again(bench: Bench, text: str) -> None:
+    bench.learner.fetch()
+    (bench.home / "measured.json").write_text(text)
+    assert job_of_the_next_cycle(bench)["known"] == {}
+
+
+# Passages ---------------------------------------------------------------------------------------
+
+
+def test_only_what_is_learned_can_be_looked_up(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    bench.script(fake_study.NOTHING_LEARNED)
+    bench.learn()
+    assert not (bench.home / "passages.db").exists()
+    bench.learn()
+    assert bench.passages() == {d.id for d in bench.store.documents("learned")}
+    assert len(bench.passages()) == 2
+    bench.learn()
+    assert bench.passages() == {1, 2, 3, 4}
+    found = PassageIndex(bench.home / "passages.db", readonly=True).search("Odo Finn", 3)
+    assert [hit.title for hit in found] == ["Brack Mill"]
+
+
+def test_passages_that_were_lost_are_there_again_after_a_start(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.learn()
+    (bench.home / "passages.db").unlink()
+    bench.restart().recover()
+    assert bench.passages() == {1, 2, 3, 4}
+
+
+# One line for the terminal ----------------------------------------------------------------------
+
+
+def test_a_cycle_on_one_line(bench: Bench) -> None:
+    bench.learner.fetch()
+    shown = build.line(bench.learn())
+    n = bench.cycle(1)["report"]["learned"]["n"]
+    assert shown.startswith(f"cycle 1 · 4 documents · learned {n}/{n} (before 0) · general +0.3 %")
+    assert "published 000001" in shown
+
+
+def test_a_rejected_cycle_on_one_line(bench: Bench) -> None:
+    bench.learner.fetch()
+    bench.script(fake_study.NOTHING_LEARNED)
+    shown = build.line(bench.learn())
+    assert "rejected: learned: margin" in shown

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from autodidact.types import ModelStatus
+from autodidact.web.page import words
+
+NOW = time.mktime((2026, 11, 20, 14, 30, 0, 0, 0, -1))
+REPORT = {
+    "parent": 42,
+    "learned": {"k": 31, "n": 40, "before": 4},
+    "documents": [{}] * 8,
+    "suggestions": [{"question": "Who?", "source": "library/x.md"}],
+}
+
+
+def model(**values: object) -> ModelStatus:
+    given = {
+        "state": "ready",
+        "name": "tiny",
+        "fallback": False,
+        "context": 1024,
+        "live": 43,
+        "since": NOW - 1680,
+    }
+    return ModelStatus(**{**given, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "title", "detail"),
+    [
+        (
+            {"state": "training", "cycle": 44, "step": 312, "of": 480, "eta_s": 118},
+            "Studying, cycle 44",
+            "Step 312 of 480, 2 min left",
+        ),
+        (
+            {"state": "measuring", "cycle": 44},
+            "Measuring, cycle 44",
+            "Asking what it has not seen in these words",
+        ),
+        (
+            {"state": "idle", "queued": 5, "next_at": NOW + 240},
+            "Reads again in 4 min",
+            "5 documents queued",
+        ),
+        ({"state": "idle", "queued": 1}, "Next cycle soon", "1 document queued"),
+        ({"state": "idle", "queued": 0}, "Nothing to learn yet", "Nothing is queued"),
+        (
+            {
+                "state": "idle",
+                "queued": 2,
+                "verdict": {"ok": False, "cycle": 44, "reasons": ["it forgot too much"]},
+            },
+            "Next cycle soon",
+            "2 documents queued; cycle 44 was not published: it forgot too much",
+        ),
+        (
+            {"state": "offline"},
+            "The learner is not running",
+            "Chat works; nothing new is being learned. Start it with python web_learner.py.",
+        ),
+    ],
+)
+def test_the_learners_line(status: dict[str, object], title: str, detail: str) -> None:
+    assert words.learner(status, NOW) == {"title": title, "detail": detail}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 s"), (40, "40 s"), (59.9, "1 min"), (118, "2 min"), (7300, "2 h")],
+)
+def test_spans_are_said_to_one_unit(seconds: float, said: str) -> None:
+    assert words.span(seconds) == said
+
+
+def test_a_version_that_goes_live_says_what_it_learned() -> None:
+    assert words.went_live(43, 42, REPORT) == {
+        "title": "Checkpoint 43 is live",
+        "text": "It passes 31 of 40 questions on 8 new documents; checkpoint 42 passed 4. "
+        "Replies from here on are its own.",
+    }
+    first = words.went_live(1, 0, {**REPORT, "parent": None})
+    assert "; the base model passed 4." in first["text"]
+
+
+@pytest.mark.parametrize("report", [None, {}, {"learned": 3}, {"learned": {"k": "a", "n": 1}}])
+def test_a_version_without_a_report_claims_nothing(report: dict[str, object] | None) -> None:
+    assert words.went_live(43, 42, report)["text"] == "Replies from here on are its own."
+    assert words.suggestions(report) == []
+
+
+def test_going_back_claims_nothing_new() -> None:
+    assert "passes" not in words.went_live(42, 43, REPORT)["text"]
+    assert words.went_live(0, 43, None)["title"] == "The base model answers now"
+
+
+def test_the_empty_page_before_anything_was_learned() -> None:
+    said = words.empty(model(live=0), None, {"state": "training", "documents": 40}, NOW)
+    assert said["title"] == "It has not learned anything yet"
+    assert said["progress"]
+    assert "The first cycle reads 40 documents." in said["text"]
+    offline = words.empty(model(live=0), None, {"state": "offline"}, NOW)
+    assert "python web_learner.py" in offline["text"]
+
+
+def test_the_empty_page_of_a_version() -> None:
+    said = words.empty(model(), REPORT, {"state": "idle"}, NOW)
+    assert said["text"] == (
+        "Checkpoint 43, live since 14:02, passes 31 of 40 questions on 8 new documents."
+    )
+    assert said["asks"] == [{"question": "Who?", "source": "library/x.md"}]
+    older = words.empty(model(since=NOW - 12 * 86400), None, {"state": "idle"}, NOW)
+    assert older["text"] == "Checkpoint 43, live since 8 Nov 2026, 14:30."
+
+
+def test_the_empty_page_without_a_model() -> None:
+    assert "loading" in words.empty(model(state="loading"), None, {"state": "idle"}, NOW)["title"]
+    failed = words.empty(model(state="failed", reason="no space"), None, {"state": "idle"}, NOW)
+    assert failed["text"].startswith("no space.")
+
+
+def test_lasting_notices() -> None:
+    assert words.notes(model()) == []
+    fallback, rejected = words.notes(
+        model(fallback=True, rejected="000044 rejected: sha256 mismatch adapter_model.safetensors")
+    )
+    assert fallback["title"] == "Answered by the small bundled model."
+    assert rejected["title"] == (
+        "Checkpoint 44 did not load: sha256 mismatch adapter_model.safetensors."
+    )
+    assert rejected["text"] == "43 goes on serving. Nothing you asked is lost."
+    odd = words.notes(model(rejected="something else", live=0))[0]
+    assert odd["title"] == "A checkpoint did not load: something else."
+
+
+def test_how_replies_end() -> None:
+    assert words.ended("stop", "text", 512, 9) is None
+    assert words.ended("stop", " ", 512, 0) is not None
+    stopped = words.ended("stopped", "x", 512, 41)
+    cut = words.ended("length", "x", 512, 512)
+    assert stopped is not None
+    assert stopped["text"] == "Stopped by you after 41 tokens."
+    assert cut is not None
+    assert cut["text"] == "Cut off at 512 tokens, the longest reply you set."
+
+
+def test_figures_of_a_reply() -> None:
+    assert words.stats(28.2, 210) == "28 tok/s, first token 0.21 s"
+    assert words.stats(3.44, 1210) == "3.4 tok/s, first token 1.21 s"
+    assert words.stats(None, 10) == "first token 0.01 s"
+    assert words.stats(None, None) == ""
+
+
+def test_shares_and_lines() -> None:
+    training = {"state": "training", "cycle": 1, "step": 96, "of": 480}
+    assert words.share(training) == 0.2
+    assert words.cycle_line(training) == "Cycle 1, training: step 96 of 480"
+    assert words.share({"state": "idle", "step": 5, "of": 5}) == 0
+    assert words.cycle_line({"state": "idle"}) == ""
