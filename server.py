@@ -16,9 +16,10 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from autodidact import checkpoints, settings
+from autodidact import settings
 from autodidact.commands.entry import entry_point
 from autodidact.errors import SettingError
+from autodidact.home import lock, prepare_home
 from autodidact.learning.progress import set_up_logging
 from autodidact.models import bases
 from autodidact.web.app import build_app
@@ -47,8 +48,8 @@ def main(
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     tree = settings.load(config, model=model, home=home, server=given or None)
     section = tree.server
-    checkpoints.prepare_home(tree.home)
-    with checkpoints.lock(tree.home, "server"):
+    prepare_home(tree.home)
+    with lock(tree.home, "server"):
         listener = _listen(section.host, section.port)
         from autodidact.generators.local import LocalGenerator
         from autodidact.models import quantisation

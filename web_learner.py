@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
-from autodidact import checkpoints, settings, sources
+from autodidact import settings, sources
 from autodidact.commands.entry import entry_point
+from autodidact.home import lock, prepare_home
 from autodidact.learning.cycle import Learner
 from autodidact.learning.progress import Reporter, set_up_logging
 from autodidact.models import bases
@@ -38,8 +39,8 @@ def main(
     console = set_up_logging("learner", plain=plain)
     tree = settings.load(config, model=model, home=home, cycle_minutes=cycle_minutes)
     os.nice(NICENESS)
-    checkpoints.prepare_home(tree.home)
-    with checkpoints.lock(tree.home, "learner") as handle:
+    prepare_home(tree.home)
+    with lock(tree.home, "learner") as handle:
         store = LearnerStore(tree.home / "learner.db")
         reporter = Reporter(store, console)
         try:

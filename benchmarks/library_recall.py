@@ -40,12 +40,13 @@ from autodidact.chat import retrieval  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import recall  # noqa: E402
-from autodidact.lessons.examples import exact_match  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
+from autodidact.reading.answers import exact_match  # noqa: E402
 from autodidact.settings import RetrievalSettings  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.training import anchors  # noqa: E402
-from autodidact.types import Message, Probe  # noqa: E402
+from autodidact.types.chat import Message  # noqa: E402
+from autodidact.types.documents import Probe  # noqa: E402
 
 SEEDS = range(1, 6)
 

@@ -37,7 +37,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact import checkpoints  # noqa: E402
+from autodidact.home import write_atomic  # noqa: E402
 from benchmarks.load import cells, report, shapes  # noqa: E402
 from benchmarks.load.servers import Knobs  # noqa: E402
 
@@ -64,7 +64,7 @@ def main() -> None:
     for key, guess, measure in todo:
         begun = time.monotonic()
         state["cells"][key] = {**measure(at), "at": time.time()}
-        checkpoints.write_atomic(path, json.dumps(state, indent=1).encode())
+        write_atomic(path, json.dumps(state, indent=1).encode())
         report.write(args.out, state)
         left = clock.left(guess, time.monotonic() - begun)
         print(f"{key}: {report.line(state['cells'][key])} · {left / 60:.0f} min left", flush=True)

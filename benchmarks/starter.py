@@ -46,21 +46,22 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact import checkpoints  # noqa: E402
 from autodidact.chat import retrieval  # noqa: E402
 from autodidact.curation import normalise  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import well_formed as talk  # noqa: E402
 from autodidact.generators.local import LocalGenerator  # noqa: E402
-from autodidact.lessons import examples  # noqa: E402
-from autodidact.lessons.examples import exact_match  # noqa: E402
+from autodidact.home import prepare_home  # noqa: E402
+from autodidact.lessons.probes import probe_id, write_probes  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
-from autodidact.models.loading import prompt_ids  # noqa: E402
+from autodidact.models.prompts import prompt_ids  # noqa: E402
 from autodidact.proof.choices import f1, holds  # noqa: E402
+from autodidact.reading.answers import exact_match  # noqa: E402
 from autodidact.settings import ServerSettings  # noqa: E402
 from autodidact.sources.files import Files  # noqa: E402
-from autodidact.types import Document, Message, Passage, SamplingParams  # noqa: E402
+from autodidact.types.chat import Message, SamplingParams  # noqa: E402
+from autodidact.types.documents import Document, Passage  # noqa: E402
 from benchmarks import library_recall  # noqa: E402
 from scripts.starter import corpus, forms  # noqa: E402
 
@@ -250,11 +251,11 @@ def library_probes() -> list[tuple[str, str]]:
     """(prompt, answer) of the learner's own probes on library/, each with its chunk as passage."""
     documents = [normalise.curate(raw) for raw in Files(PROJECT / "library").documents(None)]
     kept = [document for document in documents if isinstance(document, Document)]
-    readings = [examples.read(n, document) for n, document in enumerate(kept)]
+    readings = [document.read_document(n, document) for n, document in enumerate(kept)]
     chunks = {c.id: (r.title, c.text) for r in readings for c in r.chunks}
-    facts = {examples.probe_id(r.document_id, f): f for r in readings for f in r.facts}
+    facts = {probe_id(r.document_id, f): f for r in readings for f in r.facts}
     asked = []
-    for probe in examples.probes(readings, [], "taught"):
+    for probe in write_probes(readings, [], "taught"):
         title, text = chunks[facts[probe.id].chunk_id]
         passage = Passage(1, 0, retrieval.quoted(title), "", "", retrieval.quoted(text))
         asked.append((retrieval.prompt(probe.question, [passage]), probe.answer))
@@ -313,7 +314,7 @@ def serving(subject: Subject) -> Iterator[LocalGenerator]:
     """The generator of the server, with its defaults, in an empty home."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        checkpoints.prepare_home(home)
+        prepare_home(home)
         name = str(subject.path.resolve())
         generator = LocalGenerator(
             home, ServerSettings(), lambda: bases.resolve(name, "", home, lambda line: None)

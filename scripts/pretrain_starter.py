@@ -201,7 +201,7 @@ def _samples(work: Path) -> None:
     from autodidact.engine import Engine
     from autodidact.engine.examinee import Examinee
     from autodidact.models import loading
-    from autodidact.types import Message
+    from autodidact.types.chat import Message
 
     engine = Engine(loading.load(work / "model", os.cpu_count() or 1))
     asked = [[Message("user", text)] for text in SAMPLES]

@@ -23,9 +23,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from autodidact.curation import normalise
-from autodidact.lessons import examples
+from autodidact.reading.document import read_document
 from autodidact.sources.files import Files
-from autodidact.types import Document, Fact
+from autodidact.types.documents import Document, Fact
 
 
 def documents(source: Path) -> list[Document]:
@@ -45,7 +45,7 @@ def sample(found: list[Document], number: int, most: int, seed: int) -> list[tup
     """(fact, title, question) of `number` facts of at most `most` documents."""
     rng = random.Random(seed)
     chosen = rng.sample(found, min(most, len(found))) if most else found
-    pairs = [(f, d.title) for n, d in enumerate(chosen) for f in examples.read(n, d).facts]
+    pairs = [(f, d.title) for n, d in enumerate(chosen) for f in read_document(n, d).facts]
     drawn = rng.sample(pairs, min(number, len(pairs)))
     return [(fact, title, rng.choice([*fact.questions, fact.unseen])) for fact, title in drawn]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from autodidact import checkpoints, sources
+from autodidact import sources
+from autodidact.home import prepare_home
 from autodidact.learning.cycle import Learner
 from autodidact.models import bases
 from autodidact.store.ledger import LearnerStore
@@ -21,7 +22,7 @@ class Bench:
         self.place = place
         self.home = place.home
         self.events: list[dict[str, Any]] = []
-        checkpoints.prepare_home(self.home)
+        prepare_home(self.home)
         self.restart()
 
     def restart(self, **sections: Any) -> Learner:

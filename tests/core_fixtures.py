@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autodidact import checkpoints
+from autodidact.home import prepare_home
 from tests import fake_study
 from tests.bench import Bench
 from tests.workplace import Workplace, prepare
@@ -65,7 +65,7 @@ def llama(tiny_base: Callable[[Family], LoadedBase]) -> LoadedBase:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
-    checkpoints.prepare_home(folder)
+    prepare_home(folder)
     return folder
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autodidact.store.ledger import CycleState, LearnerStore
-from autodidact.types import Document, Probe
+from autodidact.types.documents import Document, Probe
 
 FROZEN_AT = 1_800_000_000.0
 

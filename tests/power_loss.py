@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from autodidact import checkpoints
+from autodidact import home as home_room
 
 State = frozenset[tuple[str, bytes | None]]
 """What stands under the home: (path, content); None for a folder."""
@@ -124,7 +124,7 @@ class Recorder:
 
         with pytest.MonkeyPatch.context() as patch:
             real_sync = os.fsync
-            patch.setattr(checkpoints, "open", opened, raising=False)
+            patch.setattr(home_room, "open", opened, raising=False)
             patch.setattr(os, "fsync", lambda handle: self.sync(real_sync, handle))
             for name in ("mkdir", "rename", "replace", "unlink"):
                 patch.setattr(os, name, noted(name))

@@ -14,59 +14,34 @@ import pytest
 from autodidact.settings import PROJECT
 from tests.workplace import child_environment
 
-LAYERS = (
-    {"types", "errors", "settings"},
-    {
-        "store", "checkpoints", "sources", "curate", "facts", "examples", "hub", "hub_download",
-        "model_folder", "entry", "progress", "spans", "gazetteer", "study_process",
-        "replay", "study_plan", "self_written",
-    },
-    {"model", "quantise", "engine", "training"},
-    {"evaluators", "generators", "records", "report", "report_words", "retention",
-     "versions"},
-    {"study", "cycle", "agenda", "cycle_report", "forget", "chat", "prove"},
-    {"web", "cli"},
-)  # fmt: skip
-"""A part may import its own layer and those below. Bans say what it may not, all the same."""
-TORCH_SIDE = {"model", "quantise", "engine", "training", "generators", "study"}
-LEARNING = {"cycle", "agenda", "cycle_report", "replay", "study_plan", "study_process"}
-BANS = {
-    "types": {"errors", "settings"},
-    "errors": {"types", "settings"},
-    "store": {*LAYERS[1], "settings"} - {"store"},
-    "checkpoints": {*LAYERS[1], "settings"} - {"checkpoints"},
-    "sources": LAYERS[1] - {"sources"},
-    "curate": {*LAYERS[1], "settings"} - {"curate"},
-    "facts": {"store", "checkpoints", "sources", "hub", "settings"},
-    "examples": {"store", "checkpoints", "sources", "hub", "settings"},
-    "spans": {"store", "checkpoints", "sources", "hub", "settings", "examples"},
-    "gazetteer": {*LAYERS[1], "settings"} - {"gazetteer"},
-    "training": {"store", "sources", "hub", "checkpoints", "replay", "study_plan"},
-    "engine": {"store", "sources", "hub", "training", "settings"},
-    "quantise": {"store", "sources", "hub", "training", "settings", "checkpoints", "engine"},
-    "replay": {*LAYERS[0], *LAYERS[1]} - {"replay"},
-    "study_plan": {*LAYERS[1], "errors"} - {"study_plan"},
-    "self_written": {*LAYERS[1], "settings"} - {"self_written", "examples"},
-    "evaluators": {*TORCH_SIDE, *LAYERS[1], "settings"} - {"examples"},
-    "generators": {"store", "sources", "training", "replay", "study_plan"},
-    "records": {*TORCH_SIDE, *LAYERS[1], "settings"} - {"store", "checkpoints"},
-    "report": {*TORCH_SIDE, *LAYERS[1], "settings"},
-    "report_words": {*TORCH_SIDE, *LAYERS[1], "settings"},
-    "retention": {*TORCH_SIDE, *LAYERS[1], "settings"} - {"store"},
-    "versions": {*TORCH_SIDE, *LAYERS[1], "records", "report"} - {"checkpoints"},
-    "cycle": {*TORCH_SIDE, "chat", "replay", "study_plan", "examples"},
-    "agenda": {*TORCH_SIDE, "chat", "cycle", "cycle_report", "study_process", "study_plan"},
-    "cycle_report": {*TORCH_SIDE, *LAYERS[1], "settings", "chat", "cycle", "agenda"}
-    - {"checkpoints", "examples", "store", "study_process"},
-    "forget": {*TORCH_SIDE, *LAYERS[1], *LEARNING, "chat"} - {"store", "checkpoints"},
-    "study": {*LAYERS[1], "cycle", "agenda", "cycle_report", "forget", "chat"}
-    - {"study_plan", "self_written"},
-    "chat": {*TORCH_SIDE, *LEARNING, "sources", "hub", "checkpoints"},
-    "web": {*TORCH_SIDE, *LEARNING, "sources", "hub"},
-    "cli": {*TORCH_SIDE, "chat", "web", "sources"},
+ROOMS: dict[str, str] = {
+    "errors": "",
+    "types": "errors",
+    "settings": "errors",
+    "home": "errors",
+    "store": "types errors",
+    "checkpoints": "types errors home",
+    "sources": "types errors settings",
+    "curation": "types",
+    "reading": "types",
+    "lessons": "types reading",
+    "models": "types errors settings home",
+    "engine": "types errors models",
+    "training": "types errors settings models engine",
+    "evaluation": "types reading",
+    "generators": "types errors settings checkpoints models engine",
+    "reports": "types errors store checkpoints lessons reading evaluation",
+    "learning": "types errors settings home store checkpoints sources curation reading lessons "
+    "models engine training evaluation reports",
+    "proof": "types errors settings store sources curation reading lessons models engine training "
+    "evaluation chat",
+    "chat": "types errors settings store",
+    "web": "types errors settings home store checkpoints reports chat",
+    "commands": "types errors settings home store checkpoints reports proof",
 }
+"""Each room and what it may import, besides itself: the data's way, and never back."""
 TORCH = {"torch", "transformers", "peft", "safetensors", "accelerate", "bitsandbytes"}
-MAY_USE_TORCH = {"model", "quantise", "engine", "training", "study", "prove"}
+MAY_USE_TORCH = {"models", "engine", "training", "generators", "learning", "proof"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
 
 PACKAGE = PROJECT / "autodidact"
@@ -128,30 +103,28 @@ def ours(path: Path, *, lazy: bool = True) -> set[str]:
     }
 
 
-def layer(name: str) -> int:
-    [found] = [i for i, parts in enumerate(LAYERS) if name in parts]
-    return found
-
-
 INNER = [path for path in MODULES if dotted(path) not in ("", "__main__")]
 every_module = pytest.mark.parametrize("path", INNER, ids=dotted)
 
 
 @every_module
-def test_a_module_has_its_layer(path: Path) -> None:
-    assert [i for i, parts in enumerate(LAYERS) if part(dotted(path)) in parts], (
-        f"put {part(dotted(path))} into LAYERS, where it belongs"
-    )
+def test_a_module_has_its_room(path: Path) -> None:
+    assert part(dotted(path)) in ROOMS, f"put {part(dotted(path))} into ROOMS, with what it may use"
 
 
 @every_module
-def test_a_module_imports_its_own_layer_and_those_below(path: Path) -> None:
+def test_a_module_imports_what_its_room_may(path: Path) -> None:
     mine = part(dotted(path))
     for other in ours(path):
-        if part(other) == mine:
-            continue
-        assert layer(part(other)) <= layer(mine), f"{dotted(path)} imports {other}, above it"
-        assert part(other) not in BANS.get(mine, set()), f"{mine} must not know {part(other)}"
+        allowed = {mine, *ROOMS[mine].split()}
+        assert part(other) in allowed, f"{dotted(path)} imports {other}: {mine} must not"
+
+
+def test_rooms_know_no_circle() -> None:
+    left = {room: set(may.split()) for room, may in ROOMS.items()}
+    while free := {room for room, may in left.items() if not may & left.keys()}:
+        left = {room: may for room, may in left.items() if room not in free}
+    assert not left, f"a circle among {sorted(left)}"
 
 
 @every_module
@@ -159,9 +132,9 @@ def test_torch_is_used_where_it_belongs(path: Path) -> None:
     used = {name.partition(".")[0] for name in imports(path)} & TORCH
     if part(dotted(path)) not in MAY_USE_TORCH:
         assert not used
-    if dotted(path) == "study":
+    if part(dotted(path)) in ("learning", "proof"):
         now = {name.partition(".")[0] for name in imports(path, lazy=False)}
-        assert not now & TORCH, "the study hears `stop` while torch is still loading"
+        assert not now & TORCH, "torch loads when it is needed: the study hears `stop` meanwhile"
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:

@@ -24,7 +24,7 @@ import server
 import web_learner
 from autodidact.commands.app import app as cli
 from autodidact.curation import normalise
-from autodidact.lessons import examples
+from autodidact.lessons.wordings import wordings
 from autodidact.settings import ENV_PREFIX, PROJECT, ServerSettings, load
 from autodidact.settings import leaves as every_key
 from autodidact.sources.files import Files
@@ -302,8 +302,8 @@ def test_questions_to_try_are_answered_by_the_library() -> None:
     kept: dict[str, str] = {}
     for number, document in enumerate(Files(PROJECT / "library").documents(None)):
         curated = normalise.curate(document)
-        for fact in examples.read(number, curated).facts:  # type: ignore[arg-type]
-            worded = examples.wordings(fact)
+        for fact in document.read_document(number, curated).facts:  # type: ignore[arg-type]
+            worded = wordings(fact)
             trained |= dict.fromkeys(worded.trained, fact.answer)
             kept[worded.probe] = fact.answer
     *first, last = [row for row in rows if row[0] in trained or row[0] in kept]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from autodidact.settings import PROJECT, Settings, load
-from autodidact.types import Chunk, Document, Message
+from autodidact.types.chat import Message
+from autodidact.types.documents import Chunk, Document
 
 TEXTS = {
     "brack-mill": (

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autodidact.store.chat import StoredMessage
-from autodidact.types import Message
+from autodidact.types.chat import Message
 
 
 @dataclass(frozen=True)

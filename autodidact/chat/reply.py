@@ -20,7 +20,9 @@ from autodidact.chat.memory import Turn, Window
 from autodidact.chat.retrieval import Library
 from autodidact.errors import GeneratorError, NotReady
 from autodidact.store.chat import Begun, ChatStore, Finish, StoredMessage
-from autodidact.types import Delta, Generator, ModelStatus, Passage, Prepared, SamplingParams
+from autodidact.types.chat import Delta, ModelStatus, Prepared, SamplingParams
+from autodidact.types.documents import Passage
+from autodidact.types.protocols import Generator
 
 DEFAULT_LENGTH = 512
 

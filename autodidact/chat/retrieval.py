@@ -30,7 +30,8 @@ from pathlib import Path
 from autodidact.errors import AutodidactError
 from autodidact.settings import RetrievalSettings
 from autodidact.store.passages import Hit, PassageIndex, telling
-from autodidact.types import Message, ModelStatus, Passage
+from autodidact.types.chat import Message, ModelStatus
+from autodidact.types.documents import Passage
 
 CANDIDATES = 24
 """The best passages by BM25 that are looked at."""

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from autodidact import checkpoints, settings
-from autodidact.commands import versions
+from autodidact.checkpoints import listing
+from autodidact.commands import forget, versions
 from autodidact.errors import AutodidactError
-from autodidact.learning import forget
 from autodidact.proof.command import prove
 from autodidact.reports import archive
 from autodidact.reports.prose import card_text
@@ -69,7 +69,7 @@ def status(
     until = " (pinned: newer ones wait for `unpin`)" if held is not None else ""
     print(f"home       {root}")
     print(f"base       {found['base'] or 'not chosen yet'}")
-    print(f"serving    {versions.call(found['serving'])}{until}")
+    print(f"serving    {listing.call(found['serving'])}{until}")
     print(f"versions   {', '.join(map(str, found['versions'])) or 'none'}")
     for version, reason in found["rejected"].items():
         print(f"           {version} could not be loaded: {reason}")

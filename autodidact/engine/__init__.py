@@ -6,6 +6,8 @@ core        `Engine`: load a version, complete and score in fixed batches
 tokens      tokens as text and bytes
 sampling    the next token of each row, by its own parameters and its own random numbers
 batcher     `Batcher`: requests join and leave a running batch at token boundaries
+
+May import: types, errors, models.
 """
 
 from autodidact.engine.core import Engine, Version

@@ -27,7 +27,7 @@ from autodidact.engine.cache import STEP, SlotCache
 from autodidact.engine.core import Engine, Version
 from autodidact.engine.sampling import Drawn, Row, draw
 from autodidact.errors import Busy
-from autodidact.types import Finish, SamplingParams
+from autodidact.types.chat import Finish, SamplingParams
 
 log = logging.getLogger(__name__)
 IDLE_S = 5.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autodidact.engine import Engine, Version
-from autodidact.models.loading import dialogue_ids, prompt_ids
-from autodidact.types import Message
+from autodidact.models.prompts import dialogue_ids, prompt_ids
+from autodidact.types.chat import Message
 
 
 class Examinee:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from autodidact.types import SamplingParams
+from autodidact.types.chat import SamplingParams
 
 CANDIDATES = 256
 

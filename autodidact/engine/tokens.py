@@ -7,8 +7,9 @@ import re
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from autodidact.engine.sampling import Drawn
-from autodidact.models.loading import LoadedBase, neutral
-from autodidact.types import TokenLogprob
+from autodidact.models.loading import LoadedBase
+from autodidact.models.prompts import neutral
+from autodidact.types.chat import TokenLogprob
 
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 """How byte-level BPE (GPT-2's and its successors') spells bytes."""

@@ -51,7 +51,8 @@ from typing import Any, Literal
 from autodidact.evaluation import statistics
 from autodidact.evaluation.recall import ProbeResult
 from autodidact.evaluation.statistics import Interval
-from autodidact.types import Probe, Split, Verdict
+from autodidact.types.cycle import Verdict
+from autodidact.types.documents import Probe, Split
 
 CHANCE = 0.05
 FEWEST_KEPT = 20

@@ -8,7 +8,8 @@ from typing import Any
 
 from autodidact.evaluation import gate
 from autodidact.evaluation.recall import ProbeResult
-from autodidact.types import Probe, Verdict
+from autodidact.types.cycle import Verdict
+from autodidact.types.documents import Probe
 
 
 def arm(measured: Mapping[str, Any]) -> gate.Arm:

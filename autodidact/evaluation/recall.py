@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from autodidact.lessons.examples import exact_match
-from autodidact.types import Message, Probe
+from autodidact.reading.answers import exact_match
+from autodidact.types.chat import Message
+from autodidact.types.documents import Probe
 
 MAX_ANSWER_TOKENS = 24
 

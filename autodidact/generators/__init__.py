@@ -1,1 +1,4 @@
-"""What answers: the local model through the engine."""
+"""What answers: the local model through the engine.
+
+May import: types, errors, settings, checkpoints, models, engine.
+"""

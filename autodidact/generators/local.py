@@ -35,14 +35,9 @@ from autodidact.generators.shelf import Shelf
 from autodidact.generators.text import TextStream
 from autodidact.models import bases
 from autodidact.models import loading as models
+from autodidact.models.prompts import prompt_ids
 from autodidact.settings import ServerSettings
-from autodidact.types import (
-    Message,
-    ModelStatus,
-    Prepared,
-    SamplingParams,
-    ServedModel,
-)
+from autodidact.types.chat import Message, ModelStatus, Prepared, SamplingParams, ServedModel
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
@@ -129,7 +124,7 @@ class LocalGenerator:
         }
 
     def count(self, messages: Sequence[Message]) -> int:
-        return len(models.prompt_ids(self._ready()[0].engine.base, messages))
+        return len(prompt_ids(self._ready()[0].engine.base, messages))
 
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
@@ -137,9 +132,7 @@ class LocalGenerator:
         loaded, live = self._ready()
         loaded.batcher.check()
         version = self._choose(loaded, live, model)
-        return self._fitting(
-            loaded, version, models.prompt_ids(loaded.engine.base, messages), params
-        )
+        return self._fitting(loaded, version, prompt_ids(loaded.engine.base, messages), params)
 
     def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
         loaded, live = self._ready()

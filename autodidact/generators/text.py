@@ -10,7 +10,7 @@ from autodidact.engine.batcher import Ticket
 from autodidact.engine.tokens import explain
 from autodidact.generators.stops import StopStrings
 from autodidact.models.loading import LoadedBase
-from autodidact.types import Delta, TokenLogprob
+from autodidact.types.chat import Delta, TokenLogprob
 
 
 class TextStream(Iterator[Delta]):

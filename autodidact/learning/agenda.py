@@ -24,11 +24,13 @@ from autodidact import checkpoints
 from autodidact.curation import normalise
 from autodidact.evaluation.gate import Limits
 from autodidact.lessons import examples, replay
+from autodidact.lessons.probes import write_probes, write_unseen_probes
 from autodidact.models import bases
+from autodidact.reading.document import Findings, read_document
 from autodidact.settings import Settings
 from autodidact.sources.files import Files
 from autodidact.store.ledger import LearnerStore, StoredDocument
-from autodidact.types import Document, Probe
+from autodidact.types.documents import Document, Probe
 
 log = logging.getLogger(__name__)
 CONTROL_DOCUMENTS = 30
@@ -130,17 +132,17 @@ class Agenda:
 
     def _learn(self, cycle: int) -> tuple[dict[str, Any], list[Probe]]:
         queued = self._readable(self.settings.training.documents_per_cycle)
-        taught = [examples.read(d.id, d.document) for d in queued]
+        taught = [read_document(d.id, d.document) for d in queued]
         later = self.store.documents("queued", len(queued) + CONTROL_DOCUMENTS)[len(queued) :]
         control = self._control(later)
         learned = self.store.documents("learned")
         earlier = _sample(learned, DISTRACTOR_DOCUMENTS, f"{self._seed}:{cycle}:lend")
-        lending = [*(examples.read(d.id, d.document) for d in earlier), *control]
+        lending = [*(read_document(d.id, d.document) for d in earlier), *control]
         asked = _sample(learned, KEPT_DOCUMENTS, f"{self._seed}:{cycle}:kept")
         probes = [
-            *_rivals_alike(lambda lent: examples.probes(taught, lent, "taught"), lending),
-            *_rivals_alike(lambda lent: examples.unseen_probes(taught, lent), lending),
-            *_rivals_alike(lambda lent: examples.probes(control, lent, "control"), taught),
+            *_rivals_alike(lambda lent: write_probes(taught, lent, "taught"), lending),
+            *_rivals_alike(lambda lent: write_unseen_probes(taught, lent), lending),
+            *_rivals_alike(lambda lent: write_probes(control, lent, "control"), taught),
             *self._frozen(asked, "kept"),
         ]
         shares = replay.weights(self._remembered(), cycle)
@@ -164,13 +166,13 @@ class Agenda:
         for stored in self.store.documents("queued"):
             if len(found) == limit:
                 break
-            if examples.read(stored.id, stored.document).facts:
+            if read_document(stored.id, stored.document).facts:
                 found.append(stored)
             else:
                 self.store.set_unusable(stored.id, "no rule finds a fact in it")
         return found
 
-    def _control(self, later: Sequence[StoredDocument]) -> list[examples.Reading]:
+    def _control(self, later: Sequence[StoredDocument]) -> list[Findings]:
         """Documents that this cycle does not teach: the never-taught folder, else the queue's."""
         folder = self.settings.sources.control
         readings = []
@@ -178,8 +180,8 @@ class Agenda:
             for number, document in enumerate(Files(folder).documents(None), start=1):
                 curated = normalise.curate(document)
                 if isinstance(curated, Document):
-                    readings.append(examples.read(-number, curated))
-        readings = readings or [examples.read(d.id, d.document) for d in later]
+                    readings.append(read_document(-number, curated))
+        readings = readings or [read_document(d.id, d.document) for d in later]
         if not readings:
             log.warning("no control documents: gains are measured against nothing never taught")
         return readings
@@ -209,7 +211,7 @@ class Agenda:
             asdict(example)
             for stored in learned
             if str(stored.id) in wanted
-            for example in examples.examples(examples.read(stored.id, stored.document))
+            for example in examples.examples(read_document(stored.id, stored.document))
             if example.fact in shares
         ]
         return {"replay": rows, "shares": shares}
@@ -232,7 +234,7 @@ class Agenda:
 
 
 def _rivals_alike(
-    make: Callable[[Sequence[examples.Reading]], list[Probe]], lending: Sequence[examples.Reading]
+    make: Callable[[Sequence[Findings]], list[Probe]], lending: Sequence[Findings]
 ) -> list[Probe]:
     """Probes whose wrong answers come from documents of their own arm; only facts that have no
     rival there borrow one.

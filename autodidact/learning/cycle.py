@@ -26,17 +26,21 @@ from autodidact import checkpoints
 from autodidact.curation import normalise
 from autodidact.errors import AutodidactError, CheckpointError, ResourceError, SourceError
 from autodidact.evaluation import gate, judge
+from autodidact.home import free_bytes, write_atomic
 from autodidact.learning import forget
 from autodidact.learning.agenda import Agenda
-from autodidact.learning.process import Stopped, Study, run_study
+from autodidact.learning.process import Stopped, run_study
 from autodidact.models import bases
+from autodidact.reading.chunks import chunks
 from autodidact.reports import build
 from autodidact.reports.build import Report, line
 from autodidact.settings import Settings
 from autodidact.sources.backoff import Outage
 from autodidact.store import passages
 from autodidact.store.ledger import CycleState, LearnerStore, StoredDocument
-from autodidact.types import Document, Probe, Source, Verdict
+from autodidact.types.cycle import Study, Verdict
+from autodidact.types.documents import Document, Probe
+from autodidact.types.protocols import Source
 
 log = logging.getLogger(__name__)
 LOW_WATER_BYTES = 512 * 2**20
@@ -154,7 +158,7 @@ class Learner:
         self._close_open()
         self._act_on_inbox()
         self._settle()
-        free = checkpoints.free_bytes(self._home)
+        free = free_bytes(self._home)
         if free < LOW_WATER_BYTES:
             need = LOW_WATER_BYTES / 2**30
             raise ResourceError(f"{self._home}: need {need:.1f} GiB, have {free / 2**30:.1f}")
@@ -196,7 +200,7 @@ class Learner:
         staging = checkpoints.staging(self._home, cycle)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        checkpoints.write_atomic(staging / "job.json", json.dumps(job).encode())
+        write_atomic(staging / "job.json", json.dumps(job).encode())
         log.info(
             "cycle %d: %s, %d documents offered, %d probes frozen",
             cycle, job["kind"], len(job["documents"]), len(job["probes"]),
@@ -272,9 +276,7 @@ class Learner:
                     stored.document.uri,
                     time.strftime("%Y-%m-%d", time.gmtime(stored.added_at)),
                     stored.document.digest,
-                    tuple(
-                        c.text for c in normalise.chunks(stored.id, stored.document, PASSAGE_WORDS)
-                    ),
+                    tuple(c.text for c in chunks(stored.id, stored.document, PASSAGE_WORDS)),
                 )
                 for stored in learned
             )
@@ -329,7 +331,7 @@ class Learner:
             for arm in ("base", "candidate")
         }
         known = json.dumps({"version": version, "anchors": self._anchors_begin(), **parts})
-        checkpoints.write_atomic(self._home / "measured.json", known.encode())
+        write_atomic(self._home / "measured.json", known.encode())
 
     def _anchors_begin(self) -> str:
         """What tells these anchors from others: they are only ever appended to."""
@@ -365,7 +367,7 @@ class Learner:
             self.store.study(job["cycle"], event["documents"])
         elif event["event"] == "anchors":
             data = Path(event["path"]).read_bytes()
-            checkpoints.write_atomic(self._home / "anchors.json", data)
+            write_atomic(self._home / "anchors.json", data)
         elif event["event"] == "log":
             log.info("%s", event["line"])
         self._progress({"cycle": job["cycle"], **event})

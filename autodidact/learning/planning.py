@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autodidact.settings import TrainingSettings
-from autodidact.types import Probe
+from autodidact.types.documents import Probe
 
 MIN_STEPS = 8
 FORMS_A_PASS = 7

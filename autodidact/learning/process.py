@@ -13,29 +13,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autodidact.errors import TrainingError
 from autodidact.settings import PROJECT
+from autodidact.types.cycle import Study
 
 STOP_WITHIN_S = 6.0
 
 
 class Stopped(Exception):
     """The study was asked to stop and did; its job can be started again."""
-
-
-@dataclass
-class Study:
-    """What the child said: the plan, the measurements of each arm (base, parent, candidate; of the
-    candidate the last), and those of every length at which the candidate was looked at."""
-
-    planned: dict[str, Any] = field(default_factory=dict)
-    done: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
-    looks: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_study(

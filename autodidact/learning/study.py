@@ -33,7 +33,8 @@ from typing import Any, NoReturn
 from autodidact.errors import AutodidactError, CheckpointError, TrainingError
 from autodidact.learning import planning as plans
 from autodidact.settings import TrainingSettings
-from autodidact.types import Chunk, Example, Message, Probe
+from autodidact.types.chat import Message
+from autodidact.types.documents import Chunk, Example, Probe
 
 SAVE_EVERY_S = 20.0
 ANCHOR_SHARE = 0.10
@@ -194,8 +195,11 @@ class _Study:
 
     def _prepare(self, sft: Any, anchors: Any) -> dict[str, Any]:
         """The trainer, what it trains on, and the plan; on a resumed job, the plan made then."""
+        from autodidact.training.recipe import recipe_for
+        from autodidact.training.sequences import tokenise, weave, weighted
+
         base = self.engine.base
-        recipe = sft.recipe_for(base.parameters, self.settings, self._autocast_pays())
+        recipe = recipe_for(base.parameters, self.settings, self._autocast_pays())
         adapter = self._parent_tensors()
         if adapter is not None:  # it goes on at its own rank, whatever the setting is by now
             rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
@@ -203,13 +207,11 @@ class _Study:
             recipe = replace(recipe, rank=rank, kl_weight=weight)
             self.emit(event="log", line=f"KL weight {weight:.0f}")
         self.trainer = sft.Trainer(base, recipe, anchors.training, adapter)
-        self.weaving = sft.weave(base, anchors.training)
-        tokens = {
-            d["id"]: sft.tokenise(base, _examples(d["examples"])) for d in self.job["documents"]
-        }
+        self.weaving = weave(base, anchors.training)
+        tokens = {d["id"]: tokenise(base, _examples(d["examples"])) for d in self.job["documents"]}
         for number, rows in self._self_written().items():
-            tokens[number] += sft.tokenise(base, _examples(rows))
-        old = sft.weighted(sft.tokenise(base, _examples(self.job["replay"])), self.job["shares"])
+            tokens[number] += tokenise(base, _examples(rows))
+        old = weighted(tokenise(base, _examples(self.job["replay"])), self.job["shares"])
         plan = self._plan(sft, tokens, old)
         if tokens:
             self._new, self._old = [s for i in plan["documents"] for s in tokens[i]], old
@@ -257,6 +259,8 @@ class _Study:
 
     def _plan(self, sft: Any, tokens: dict[int, list[Any]], old: list[Any]) -> dict[str, Any]:
         """Which documents and how many steps fit."""
+        from autodidact.training.batches import endless_batches, one_pass
+
         saved = self.staging / "plan.json"
         if saved.exists():
             known: dict[str, Any] = json.loads(saved.read_text())
@@ -269,10 +273,10 @@ class _Study:
 
         def a_pass(documents: Sequence[int], share: float) -> int:
             new = [s for i in documents for s in tokens[i]] if tokens else old
-            return len(sft.one_pass(new, old if tokens else [], share, size, 0, self.weaving))
+            return len(one_pass(new, old if tokens else [], share, size, 0, self.weaving))
 
         share = self.settings.replay_share if tokens and old else 0.0
-        trial = sft.batches(everything, old if tokens else [], share, size, 0, self.weaving)
+        trial = endless_batches(everything, old if tokens else [], share, size, 0, self.weaving)
         step_s = sft.seconds_per_step(self.trainer, trial)
         train_s = (self.budget_s - self.elapsed()) * (1 - MEASURE_SHARE)
         if self.job["kind"] == "forget":
@@ -336,14 +340,17 @@ class _Study:
 
         How many there are is corrected on the way, up to half-way, by how long they really take.
         """
+        from autodidact.training.batches import endless_batches
+        from autodidact.training.sequences import ASKED
+
         self.phase("training")
         plan["first_step_at"] = plan["first_step_at"] or time.time()
         size, seed, share = self.trainer.recipe.batch_size, self.settings.seed, plan["replay"]
         step = self.trainer.restore(self.staging / "resume")
         early = int(plan["steps"] * sft.QUESTIONS_FIRST)
-        asked = [s for s in self._new if s.kind in sft.ASKED]
-        first = sft.batches(asked or self._new, self._old, share, size, seed, self.weaving)
-        rest = sft.batches(self._new, self._old, share, size, seed + 1, self.weaving)
+        asked = [s for s in self._new if s.kind in ASKED]
+        first = endless_batches(asked or self._new, self._old, share, size, seed, self.weaving)
+        rest = endless_batches(self._new, self._old, share, size, seed + 1, self.weaving)
         early = int(plan.setdefault("early", early))
         for done in range(step):
             next(first if done < early else rest)

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from autodidact.lessons.examples import exact_match, normalise_answer
-from autodidact.types import Chunk, Example, Message
+from autodidact.reading.answers import exact_match, normalise_answer
+from autodidact.types.chat import Message
+from autodidact.types.documents import Chunk, Example
 
 MAX_ANSWER_WORDS = 8
 MAX_QUESTION_WORDS = 30

@@ -13,7 +13,6 @@ import copy
 import itertools
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +33,6 @@ from transformers.utils import logging as transformers_logging
 
 from autodidact.errors import ModelError, SettingError
 from autodidact.models.quantisation import quantise, require
-from autodidact.types import Message
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 Quantisation = Literal["none", "int8", "int4"]
@@ -172,40 +170,6 @@ def fork(model: PreTrainedModel) -> PreTrainedModel:
     return copied
 
 
-def prompt_ids(base: LoadedBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a dialogue with the mark that the assistant speaks next."""
-    return _render(base, messages, generation=True)
-
-
-def dialogue_ids(base: LoadedBase, messages: Sequence[Message]) -> tuple[list[int], int]:
-    """Token ids of a dialogue that ends with the assistant's turn, and where its answer begins.
-
-    The answer includes the token that ends the turn, so that the model learns to stop; what a
-    template adds after that token is cut off.
-    """
-    start = prompt_ids(base, messages[:-1])
-    whole = _render(base, messages, generation=False)
-    if whole[: len(start)] != start:
-        answer = base.tokenizer(
-            " " + messages[-1].content.strip(), add_special_tokens=False
-        ).input_ids
-        whole = [*start, *answer]
-    for i in range(len(start), len(whole)):
-        if whole[i] in base.stop_ids:
-            return whole[: i + 1], len(start)
-    return [*whole, _turn_end(base)], len(start)
-
-
-def neutral(base: LoadedBase, text: str) -> str:
-    """Text in which no control token can be read: what people type and pages say is data.
-
-    A space after its first character takes the meaning from a control token that is spelt out.
-    """
-    for token in base.control_tokens:
-        text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
-
-
 def linear_names(model: PreTrainedModel) -> list[str]:
     """Names of the linear layers that an adapter goes on: all but the output head."""
     head = model.get_output_embeddings()
@@ -216,21 +180,6 @@ def linear_names(model: PreTrainedModel) -> list[str]:
             if isinstance(module, nn.Linear) and module is not head
         }
     )
-
-
-def _render(base: LoadedBase, messages: Sequence[Message], *, generation: bool) -> list[int]:
-    turns = [
-        {"role": message.role, "content": neutral(base, message.content)} for message in messages
-    ]
-    text = base.tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=generation
-    )
-    return list(base.tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def _turn_end(base: LoadedBase) -> int:
-    eos = base.tokenizer.eos_token_id
-    return int(eos) if eos is not None else min(base.stop_ids)
 
 
 def _stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> frozenset[int]:

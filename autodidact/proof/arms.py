@@ -30,7 +30,11 @@ from autodidact.proof.work import write
 from autodidact.settings import TrainingSettings
 from autodidact.training import sft
 from autodidact.training.anchors import Anchors
-from autodidact.types import Example, Message
+from autodidact.training.batches import endless_batches, one_pass
+from autodidact.training.recipe import recipe_for
+from autodidact.training.sequences import ASKED, TrainingSequence, tokenise, weave
+from autodidact.types.chat import Message
+from autodidact.types.documents import Example
 
 MIN_STEPS = 8
 FORMS_A_PASS = 7
@@ -43,8 +47,8 @@ Progress = Callable[[int, int], None]
 class Lesson:
     """What an arm trains on. `minutes` None is one pass (the naive recipe)."""
 
-    new: Sequence[sft.TrainingSequence]
-    old: Sequence[sft.TrainingSequence]
+    new: Sequence[TrainingSequence]
+    old: Sequence[TrainingSequence]
     minutes: float | None
     seed: int
     parent: Path | None = None
@@ -56,19 +60,19 @@ class School:
     def __init__(self, engine: Engine, settings: TrainingSettings, *, autocast: bool) -> None:
         self.engine = engine
         self.settings = settings
-        self.recipe = sft.recipe_for(engine.base.parameters, settings, autocast)
+        self.recipe = recipe_for(engine.base.parameters, settings, autocast)
         self.use(Anchors())
 
     def use(self, anchors: Anchors) -> None:
         """The base's own texts: for the KL term, for weaving, and held out for general NLL."""
         self.anchors = anchors.training
         self.blocks = anchors.blocks
-        self.weaving = sft.weave(self.engine.base, self.anchors)
+        self.weaving = weave(self.engine.base, self.anchors)
 
-    def sequences(self, examples: Sequence[Example]) -> list[sft.TrainingSequence]:
-        return sft.tokenise(self.engine.base, examples)
+    def sequences(self, examples: Sequence[Example]) -> list[TrainingSequence]:
+        return tokenise(self.engine.base, examples)
 
-    def raw_text(self, texts: Sequence[str]) -> list[sft.TrainingSequence]:
+    def raw_text(self, texts: Sequence[str]) -> list[TrainingSequence]:
         """Whole texts cut every 384 tokens, whatever stands there."""
         base = self.engine.base
         width = min(NAIVE_TOKENS, base.context)
@@ -78,7 +82,7 @@ class School:
             for begin in range(0, len(ids), width):
                 piece = tuple(ids[begin : begin + width])
                 if len(piece) > 1:
-                    made.append(sft.TrainingSequence(piece, (-100, *piece[1:]), "text", 0))
+                    made.append(TrainingSequence(piece, (-100, *piece[1:]), "text", 0))
         return made
 
     def trainer(self, lesson: Lesson) -> sft.Trainer:
@@ -117,10 +121,10 @@ class School:
 
     def stream(
         self, lesson: Lesson, *, early: bool, weave: bool = True
-    ) -> Iterator[list[sft.TrainingSequence]]:
+    ) -> Iterator[list[TrainingSequence]]:
         """Endless batches; `early` are those of questions only."""
-        new = [row for row in lesson.new if row.kind in sft.ASKED] if early else lesson.new
-        return sft.batches(
+        new = [row for row in lesson.new if row.kind in ASKED] if early else lesson.new
+        return endless_batches(
             new or lesson.new,
             lesson.old,
             self.settings.replay_share,
@@ -135,7 +139,7 @@ class School:
         assert lesson.minutes is not None
         budget_s = lesson.minutes * 60
         a_pass = len(
-            sft.one_pass(
+            one_pass(
                 lesson.new, lesson.old, self.settings.replay_share, self.recipe.batch_size, 0,
                 self.weaving,
             )
@@ -188,9 +192,7 @@ class School:
         return _facts(len(batches), time.monotonic() - begun, losses, 1.0, lesson)
 
 
-def naive_batches(
-    rows: Sequence[sft.TrainingSequence], seed: int
-) -> list[list[sft.TrainingSequence]]:
+def naive_batches(rows: Sequence[TrainingSequence], seed: int) -> list[list[TrainingSequence]]:
     """One pass in batches of eight."""
     shuffled = random.Random(seed).sample(list(rows), len(rows))
     return [shuffled[i : i + NAIVE_BATCH] for i in range(0, len(shuffled), NAIVE_BATCH)]

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from autodidact.lessons.examples import normalise_answer, uncited
 from autodidact.proof.data import Question
+from autodidact.reading.answers import normalise_answer, uncited
 
 AnswerType = Literal["year", "number", "name", "phrase"]
 DISTRACTORS = 3

@@ -162,6 +162,7 @@ def _prepared(
 
     from autodidact import engine as engines
     from autodidact.models import loading
+    from autodidact.models.prompts import dialogue_ids
     from autodidact.proof.arms import School
     from autodidact.training import anchors
 
@@ -174,7 +175,7 @@ def _prepared(
 
     def fits(dialogue: Any) -> bool:
         room = protocol.window(loaded.context) // 2 - protocol.REPLY_ROOM
-        return len(loading.dialogue_ids(loaded, dialogue)[0]) <= room
+        return len(dialogue_ids(loaded, dialogue)[0]) <= room
 
     made = protocol.Protocol(school, read(fits), work, _say, protocol.wikitext_path())
     facts = {

@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autodidact.lessons import examples
-from autodidact.lessons.examples import normalise_answer
+from autodidact.lessons.probes import probe_id
 from autodidact.proof.data import Article, Question
 from autodidact.proof.overlap import HumanQuestions, without_overlap
+from autodidact.reading.answers import normalise_answer
+from autodidact.reading.document import read_document
 from autodidact.store.passages import telling
-from autodidact.types import Fact
+from autodidact.types.documents import Fact
 
 LEAST_WORDS = 2
 """Telling words that question and sentence share at least."""
@@ -80,13 +82,11 @@ class Taught:
 
 def taught(article: Article, human: HumanQuestions) -> Taught:
     """What the examples made of an article teach, less those that overlap a human question."""
-    reading = examples.read(article.number, article.document)
+    reading = read_document(article.number, article.document)
     kept, _ = without_overlap(examples.examples(reading), human)
     answered = {(e.fact, e.messages[-1].content) for e in kept if e.messages}
     facts = [
-        fact
-        for fact in reading.facts
-        if (examples.probe_id(article.number, fact), fact.answer) in answered
+        fact for fact in reading.facts if (probe_id(article.number, fact), fact.answer) in answered
     ]
     return of_facts(article.title, facts)
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from autodidact.curation import normalise
 from autodidact.errors import SourceError
-from autodidact.types import Document, Verdict
+from autodidact.types.cycle import Verdict
+from autodidact.types.documents import Document
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodidact.evaluation.recall import MAX_ANSWER_TOKENS, Subject
-from autodidact.lessons.examples import exact_match
 from autodidact.proof.choices import f1
-from autodidact.types import Message
+from autodidact.reading.answers import exact_match
+from autodidact.types.chat import Message
 
 METRICS = ("margin", "choice", "em", "f1", "nll")
 PIECE = 32

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autodidact.types import Example
+from autodidact.types.documents import Example
 
 WORDS_IN_A_ROW = 8
 ALIKE = 0.6

@@ -25,8 +25,12 @@ from autodidact.proof.overlap import HumanQuestions, without_overlap
 from autodidact.proof.plan import Arm, Costs, Unit
 from autodidact.proof.retrieval import CHUNK_WORDS, Library, fitting
 from autodidact.proof.work import Work
+from autodidact.reading.chunks import chunks
+from autodidact.reading.document import read_document
 from autodidact.settings import PROJECT, TrainingSettings
-from autodidact.types import Chunk, Document, Example, Message, Verdict
+from autodidact.types.chat import Message
+from autodidact.types.cycle import Verdict
+from autodidact.types.documents import Chunk, Document, Example
 
 if TYPE_CHECKING:
     from autodidact.proof.arms import Lesson, School
@@ -240,7 +244,7 @@ class Protocol:
         for title in titles:
             if title not in self._examples:
                 article = self.material.articles[title]
-                read = examples.read(article.number, article.document)
+                read = read_document(article.number, article.document)
                 kept = without_overlap(examples.examples(read), self.material.human)
                 self._examples[title] = kept
             made += self._examples[title][0]
@@ -251,7 +255,7 @@ class Protocol:
         documents = self.material.others[:count]
         made: list[Example] = []
         for number, document in enumerate(documents, 1_000_000):
-            made += examples.examples(examples.read(number, document))
+            made += examples.examples(read_document(number, document))
         return without_overlap(made, self.material.human)
 
     def _document(self, title: str) -> Document:
@@ -290,7 +294,7 @@ class Protocol:
 
     def _chunks(self, title: str) -> list[Chunk]:
         article = self.material.articles[title]
-        return list(normalise.chunks(article.number, article.document, max_words=CHUNK_WORDS))
+        return list(chunks(article.number, article.document, max_words=CHUNK_WORDS))
 
     def _placed(self, item: Item, found: Sequence[tuple[str, str]]) -> Any:
         base = self.school.engine.base

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from autodidact.chat import retrieval as replies
 from autodidact.proof.choices import holds
-from autodidact.types import Chunk, Passage
+from autodidact.types.documents import Chunk, Passage
 
 PASSAGES = 3
 CHUNK_WORDS = 80

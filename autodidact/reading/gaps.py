@@ -28,7 +28,7 @@ from autodidact.reading.names import (
     NO_NAMES,
 )
 from autodidact.reading.statements import NUMBER, PAST, YEAR, Subject, told
-from autodidact.types import Chunk, Fact
+from autodidact.types.documents import Chunk, Fact
 
 
 def _listed(text: str) -> list[str]:

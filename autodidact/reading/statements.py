@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from autodidact.curation.normalise import sentences
-from autodidact.types import Chunk, Fact
+from autodidact.reading.chunks import sentences
+from autodidact.types.documents import Chunk, Fact
 
 MAX_ANSWER_WORDS = 6
 YEAR = r"(?:1[0-9]{3}|20[0-2][0-9])"

@@ -11,10 +11,12 @@ from typing import Any
 from autodidact import checkpoints
 from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm
-from autodidact.learning.process import Study
-from autodidact.lessons import examples
+from autodidact.lessons.probes import probe_id
+from autodidact.lessons.wordings import wordings
+from autodidact.reading.document import read_document
 from autodidact.store.ledger import StoredDocument
-from autodidact.types import Probe, Verdict
+from autodidact.types.cycle import Study, Verdict
+from autodidact.types.documents import Probe
 
 Report = dict[str, Any]
 
@@ -136,11 +138,11 @@ def _suggestions(documents: Sequence[StoredDocument], candidate: Arm) -> list[di
     measured; documents in turn, three at most. A sentence with a gap is no question to ask."""
     found = []
     for stored in documents:
-        reading = examples.read(stored.id, stored.document)
+        reading = read_document(stored.id, stored.document)
         for fact in reading.facts:
-            result = candidate.probes.get(examples.probe_id(stored.id, fact))
+            result = candidate.probes.get(probe_id(stored.id, fact))
             if result and result.correct and fact.kind in ("name", "year", "measure"):
-                question = examples.wordings(fact).suggestion
+                question = wordings(fact).suggestion
                 if "____" in question:
                     continue
                 found.append({"question": question, "source": stored.document.uri})

@@ -14,6 +14,8 @@ A source satisfies `autodidact.types.Source`: a `name` that no other source of t
 
 Retrying is left to `backoff`, removing duplicates to the store. To add a source: one module and
 one line in `SOURCES`; nothing is imported before it is used.
+
+May import: types, errors, settings.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 
 from autodidact.errors import SettingError, SourceError
 from autodidact.settings import SourcesSettings
-from autodidact.types import Source
+from autodidact.types.protocols import Source
 
 SOURCES = {
     "files": "autodidact.sources.files:Files",

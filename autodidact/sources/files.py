@@ -17,7 +17,7 @@ from pathlib import Path
 
 from autodidact.errors import SourceError
 from autodidact.sources.readers import READERS, read
-from autodidact.types import Document
+from autodidact.types.documents import Document
 
 log = logging.getLogger(__name__)
 

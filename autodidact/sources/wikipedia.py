@@ -20,7 +20,7 @@ from typing import Any
 
 from autodidact.settings import WikipediaSettings
 from autodidact.sources.mediawiki import BadContinue, Client, article_text, check
-from autodidact.types import Document
+from autodidact.types.documents import Document
 
 log = logging.getLogger(__name__)
 

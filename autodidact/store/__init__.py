@@ -2,4 +2,6 @@
 
 Two database files with one writing process each: `learner.db` (the learner's main process) and
 `chat.db` (the server). Each store takes a path and a mode, and returns plain rows and dataclasses.
+
+May import: types, errors.
 """

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import sqlite_utils
 
 from autodidact.store.connection import Connections
-from autodidact.types import Passage
+from autodidact.types.documents import Passage
 
 Finish = Literal["open", "stop", "length", "time", "stopped", "failed"]
 """How a reply ended, as `types.Finish` says; or that its reader stopped it, that it failed, that it

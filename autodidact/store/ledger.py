@@ -26,7 +26,7 @@ import sqlite_utils
 
 from autodidact.store import scrub
 from autodidact.store.connection import Connections
-from autodidact.types import Document, Probe
+from autodidact.types.documents import Document, Probe
 
 CycleState = Literal["running", "published", "rejected", "failed", "interrupted"]
 MAX_TRIES = 3

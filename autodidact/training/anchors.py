@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from autodidact.engine import Engine
-from autodidact.models.loading import prompt_ids
-from autodidact.types import Message
+from autodidact.models.prompts import prompt_ids
+from autodidact.types.chat import Message
 
 TEXTS, TEXT_TOKENS = 4000, 128
 CHATS, QUESTION_TOKENS, REPLY_TOKENS = 2000, 48, 80

@@ -28,7 +28,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from autodidact import checkpoints
-from autodidact.commands.versions import listing
+from autodidact.checkpoints.listing import listing
 from autodidact.errors import CheckpointError
 from autodidact.web.guard import Strict, read_body
 from autodidact.web.site import Site, site_of

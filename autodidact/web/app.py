@@ -42,7 +42,7 @@ from autodidact.chat.retrieval import Library
 from autodidact.errors import AutodidactError, GeneratorError, ResourceError
 from autodidact.settings import PROJECT, RetrievalSettings, ServerSettings
 from autodidact.store.chat import ChatStore
-from autodidact.types import Generator
+from autodidact.types.protocols import Generator
 from autodidact.web import admin, chat, metrics
 from autodidact.web.dashboard import routes as dashboard
 from autodidact.web.events import Watcher

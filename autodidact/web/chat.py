@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from autodidact.chat.reply import Ask, Reply, begin
 from autodidact.errors import AutodidactError, GeneratorError
-from autodidact.types import SamplingParams
+from autodidact.types.chat import SamplingParams
 from autodidact.web.guard import Strict, read_body
 from autodidact.web.page import citations, words
 from autodidact.web.page.knobs import TEMPERATURE, TOP_K, TOP_P

@@ -23,7 +23,8 @@ from typing import Any
 
 from autodidact.errors import AutodidactError
 from autodidact.store.ledger import LearnerStore
-from autodidact.types import Generator, ModelStatus
+from autodidact.types.chat import ModelStatus
+from autodidact.types.protocols import Generator
 from autodidact.web.page import words
 from autodidact.web.sse import PING, Shutdown, Wakeups, encode
 

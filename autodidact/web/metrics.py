@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autodidact import __version__
-from autodidact.types import Generator
+from autodidact.types.protocols import Generator
 from autodidact.web.events import Snapshot
 from autodidact.web.limits import Places
 

@@ -21,7 +21,7 @@ from jinja2 import Environment
 from autodidact.chat.retrieval import Library
 from autodidact.settings import ServerSettings
 from autodidact.store.chat import ChatStore
-from autodidact.types import Generator
+from autodidact.types.protocols import Generator
 from autodidact.web.events import Watcher
 from autodidact.web.limits import Allowance, Places
 from autodidact.web.metrics import Metrics

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 
 from autodidact.errors import Busy, GeneratorError
-from autodidact.types import Delta
+from autodidact.types.chat import Delta
 from autodidact.web.site import Site
 from autodidact.web.sse import Wakeups
 

@@ -46,11 +46,16 @@ from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import gate, recall, well_formed  # noqa: E402
 from autodidact.evaluation.statistics import wilson  # noqa: E402
 from autodidact.lessons import examples  # noqa: E402
+from autodidact.lessons.probes import write_probes  # noqa: E402
 from autodidact.models import loading  # noqa: E402
+from autodidact.reading.document import Findings, read_document  # noqa: E402
 from autodidact.settings import GateSettings, TrainingSettings  # noqa: E402
 from autodidact.training import anchors as anchoring  # noqa: E402
 from autodidact.training import sft  # noqa: E402
-from autodidact.types import Document, Example, Fact, Probe, Split  # noqa: E402
+from autodidact.training.batches import endless_batches  # noqa: E402
+from autodidact.training.recipe import recipe_for  # noqa: E402
+from autodidact.training.sequences import TrainingSequence, tokenise, weave  # noqa: E402
+from autodidact.types.documents import Document, Example, Fact, Probe, Split  # noqa: E402
 from benchmarks.learning.world import World  # noqa: E402
 
 ARMS = ("neutral", "true", "between", "within", "placebo", "sabotage")
@@ -107,14 +112,16 @@ class Bench:
             **{k: v for k, v in GateSettings().model_dump().items() if k in FIELDS}
         )
         self.anchors = self._anchors()
-        self.weaving = sft.weave(self.base, self.anchors.training)
+        self.weaving = weave(self.base, self.anchors.training)
         self.learned = readings(PARENT_SEED, args.documents, 1)
-        self.kept = [replace(p, split="kept") for p in examples.probes(self.learned, [], "taught")]
+        self.kept = [replace(p, split="kept") for p in write_probes(self.learned, [], "taught")]
         self.replay = self._rows(self.learned)
         self.parent_folder = args.out / "parent"
         if not self.parent_folder.exists():
             trainer = self._trainer(None, 0)
-            stream = sft.batches(self.replay, [], 0.0, trainer.recipe.batch_size, 0, self.weaving)
+            stream = endless_batches(
+                self.replay, [], 0.0, trainer.recipe.batch_size, 0, self.weaving
+            )
             for step in range(6 * args.steps):
                 trainer.step(next(stream), step / (6 * args.steps))
             trainer.export(self.parent_folder, "base")
@@ -144,7 +151,7 @@ class Bench:
         old = [] if arm == "neutral" else self.replay
         share = 0.0 if arm == "neutral" else self.settings.replay_share
         size = trainer.recipe.batch_size
-        stream = sft.batches(rows, old, share, size, number, self.weaving)
+        stream = endless_batches(rows, old, share, size, number, self.weaving)
         try:
             for step in range(self.args.steps):
                 trainer.step(next(stream), step / self.args.steps)
@@ -157,8 +164,8 @@ class Bench:
                     "probes": [], "summary": f"failed: {error}"}  # fmt: skip
         asked: list[Probe] = []
         if arm != "neutral":
-            asked = [*examples.probes(taught, [], "taught")]
-            asked += examples.probes(control, [], "control")
+            asked = [*write_probes(taught, [], "taught")]
+            asked += write_probes(control, [], "control")
         whole = arm in ("neutral", "sabotage")  # the others are about *learned* alone
         probes = [*self.kept, *asked] if whole else asked
         base, parent = (self.base_arm, self.parent_arm) if whole else (NOTHING, NOTHING)
@@ -194,12 +201,12 @@ class Bench:
         path.write_text(json.dumps(made.plain()))
         return made
 
-    def _rows(self, taught: Sequence[examples.Reading]) -> list[sft.TrainingSequence]:
+    def _rows(self, taught: Sequence[Findings]) -> list[TrainingSequence]:
         made = [e for reading in taught for e in examples.examples(reading)]
-        return sft.tokenise(self.base, [e for e in made if e.kind in WITHOUT_TEXT])
+        return tokenise(self.base, [e for e in made if e.kind in WITHOUT_TEXT])
 
     def _trainer(self, adapter: dict[str, torch.Tensor] | None, seed: int) -> sft.Trainer:
-        recipe = replace(sft.recipe_for(self.base.parameters, self.settings, False), seed=seed)
+        recipe = replace(recipe_for(self.base.parameters, self.settings, False), seed=seed)
         return sft.Trainer(self.base, recipe, self.anchors.training, adapter)
 
     def _load(self, folder: Path) -> Version:
@@ -224,18 +231,18 @@ NOTHING = gate.Arm({}, (), ())
 FIELDS = ("general_limit", "general_step", "kept_limit", "kept_step", "chat_limit", "chat_step")
 
 
-def readings(seed: int, count: int, first_id: int) -> list[examples.Reading]:
+def readings(seed: int, count: int, first_id: int) -> list[Findings]:
     """Documents of the world as the learner reads them, with ids from `first_id`."""
     found = []
     for i, made in enumerate(World(seed).documents(count)):
         document = Document("world", made.title, made.title, made.text, "", "", str(i))
         curated = normalise.curate(document)
         assert isinstance(curated, Document)
-        found.append(examples.read(first_id + i, curated))
+        found.append(read_document(first_id + i, curated))
     return found
 
 
-def shuffled_between(taught: Sequence[examples.Reading], seed: int) -> list[examples.Reading]:
+def shuffled_between(taught: Sequence[Findings], seed: int) -> list[Findings]:
     """Every answer given to the same question about another document; facts whose question no other
     document answers are dropped."""
     groups: dict[str, list[Fact]] = {}
@@ -245,7 +252,7 @@ def shuffled_between(taught: Sequence[examples.Reading], seed: int) -> list[exam
     return _answers_moved(taught, groups.values(), seed)
 
 
-def shuffled_within(taught: Sequence[examples.Reading], seed: int) -> list[examples.Reading]:
+def shuffled_within(taught: Sequence[Findings], seed: int) -> list[Findings]:
     """Every answer given to another question of the same kind about the same document."""
     groups: dict[tuple[int, str], list[Fact]] = {}
     for reading in taught:
@@ -254,9 +261,7 @@ def shuffled_within(taught: Sequence[examples.Reading], seed: int) -> list[examp
     return _answers_moved(taught, groups.values(), seed)
 
 
-def _answers_moved(
-    taught: Sequence[examples.Reading], groups: Any, seed: int
-) -> list[examples.Reading]:
+def _answers_moved(taught: Sequence[Findings], groups: Any, seed: int) -> list[Findings]:
     order = random.Random(seed)
     moved: dict[Fact, str] = {}
     for facts in groups:
@@ -344,10 +349,10 @@ def pretrain_tiny(folder: Path, minutes: float = 2.0) -> None:
     rows: list[Example] = []
     for reading in readings(PRETRAINING_SEED, 400, 1):
         rows += examples.examples(reading)
-    sequences = sft.tokenise(base, rows)
+    sequences = tokenise(base, rows)
     base.model.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(base.model.parameters(), lr=2e-3, weight_decay=0.01)
-    stream = sft.batches(sequences, [], 0.0, 32, 0, None)
+    stream = endless_batches(sequences, [], 0.0, 32, 0, None)
     begun = time.monotonic()
     while (spent := time.monotonic() - begun) < 60 * minutes:
         for group in optimizer.param_groups:

@@ -32,8 +32,11 @@ from typing import Literal
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from autodidact.lessons import examples  # noqa: E402
-from autodidact.types import Document, Fact, Probe, Split  # noqa: E402
+from autodidact.lessons.probes import probe_id, write_probes  # noqa: E402
+from autodidact.lessons.wordings import wordings  # noqa: E402
+from autodidact.reading.answers import exact_match  # noqa: E402
+from autodidact.reading.document import Findings, read_document  # noqa: E402
+from autodidact.types.documents import Document, Fact, Probe, Split  # noqa: E402
 
 Wording = Literal["seen", "never"]
 MIN_WORDS, MAX_WORDS = 60, 190
@@ -423,7 +426,7 @@ class WorldDocument:
         made: list[Question] = []
         for number, stated in enumerate(self.facts):
             if number in read:
-                asked = examples.wordings(read[number]).probe
+                asked = wordings(read[number]).probe
                 made.append(Question(asked, stated.answer, stated.relation, "seen"))
             for asked in stated.never:
                 made.append(Question(asked, stated.answer, stated.relation, "never"))
@@ -547,20 +550,20 @@ def _sentence(rng: random.Random, says: str, subject: str, pronouns: tuple[str, 
 # What the learner makes of it --------------------------------------------------------------------
 
 
-def reading(document: WorldDocument, document_id: int = 0) -> examples.Reading:
+def reading(document: WorldDocument, document_id: int = 0) -> Findings:
     """What the learner's rules read in it."""
     raw = Document("files:world", f"world/{document.title}.txt", document.title, document.text,
                    "", "", "")  # fmt: skip
-    return examples.read(document_id, raw)
+    return read_document(document_id, raw)
 
 
-def matched(document: WorldDocument, read: examples.Reading) -> dict[int, Fact]:
+def matched(document: WorldDocument, read: Findings) -> dict[int, Fact]:
     """The fact that was read with the right answer for each stated one, by its place in
     `document.facts`; what was not read is left out. Answers of a document are all different."""
     found: dict[int, Fact] = {}
     for number, stated in enumerate(document.facts):
         for fact in read.facts:
-            if examples.exact_match(fact.answer, stated.answer):
+            if exact_match(fact.answer, stated.answer):
                 found.setdefault(number, fact)
     return found
 
@@ -577,11 +580,11 @@ def probes(
     """
     readings = {number: reading(document, number) for number, document in documents}
     lent = [reading(document, number) for number, document in others]
-    own = {p.id: p for p in examples.probes(list(readings.values()), lent, split)}
+    own = {p.id: p for p in write_probes(list(readings.values()), lent, split)}
     made: list[tuple[Wording, Probe]] = []
     for number, document in documents:
         for place, fact in matched(document, readings[number]).items():
-            probe = own.get(examples.probe_id(number, fact))
+            probe = own.get(probe_id(number, fact))
             if probe is None:  # no distractor anywhere
                 continue
             made.append(("seen", probe))

@@ -44,7 +44,7 @@ from autodidact.evaluation.recall import ProbeResult  # noqa: E402
 from autodidact.evaluation.statistics import wilson  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
-from autodidact.types import Probe  # noqa: E402
+from autodidact.types.documents import Probe  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
 
 CURVE_MINUTES = (1.0, 2.5, 5.0, 10.0)

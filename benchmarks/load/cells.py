@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any
 
 from autodidact import checkpoints
+from autodidact.home import prepare_home
 from autodidact.models import bases
 from autodidact.settings import PROJECT
 from autodidact.store.ledger import LearnerStore
@@ -71,7 +72,7 @@ class Ground:
         """A fresh home in which version 1 is published."""
         home = self.folder / "home"
         shutil.rmtree(home, ignore_errors=True)
-        checkpoints.prepare_home(home)
+        prepare_home(home)
         base = bases.resolve(str(self.model), "", home, lambda line: None)
         config, weights = self.adapter / checkpoints.CONFIG, self.adapter / "0.safetensors"
         shapes.publish(home, base, 1, config.read_bytes(), weights.read_bytes())

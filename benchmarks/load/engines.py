@@ -96,7 +96,7 @@ def ours(plan: dict[str, Any]) -> Run:
     from autodidact.engine import Engine
     from autodidact.engine.batcher import Batcher
     from autodidact.models import loading
-    from autodidact.types import SamplingParams
+    from autodidact.types.chat import SamplingParams
 
     base = loading.load(Path(plan["model"]), plan["threads"], dtype=plan["dtype"])
     engine = Engine(base)

@@ -27,7 +27,9 @@ from typing import Literal
 from autodidact.chat import retrieval
 from autodidact.curation import normalise
 from autodidact.lessons import examples
-from autodidact.types import Document, Fact, Passage
+from autodidact.reading.chunks import sentences
+from autodidact.reading.document import Findings, read_document
+from autodidact.types.documents import Document, Fact, Passage
 from scripts.starter import corpus
 from scripts.starter.corpus import Article, Conversation
 
@@ -56,7 +58,7 @@ class Item:
 class Read:
     """An article as the learner's rules read it."""
 
-    reading: examples.Reading
+    reading: Findings
     opening: tuple[str, ...]
     """Its first sentences."""
 
@@ -69,8 +71,8 @@ def read(number: int, article: Article, most_characters: int) -> Read | None:
     document = normalise.curate(Document("starter", str(number), article.title, text, "", "", ""))
     if not isinstance(document, Document):
         return None
-    opening = normalise.sentences(document.text.split("\n\n")[0])[:2]
-    return Read(examples.read(number, document), tuple(opening))
+    opening = sentences(text.split("\n\n")[0])[:2]
+    return Read(read_document(number, document), tuple(opening))
 
 
 def texts(one: Read, rng: random.Random) -> Iterator[Item]:
@@ -152,7 +154,7 @@ def reading(
 
 def human_reading(item: corpus.Reading, rng: random.Random) -> Item:
     """A question by people, its passage cut to the sentences around the answer."""
-    sentences = [s for block in item.passage.split("\n") for s in normalise.sentences(block)]
+    sentences = [s for block in item.passage.split("\n") for s in sentences(block)]
     at = next((i for i, s in enumerate(sentences) if item.answers[0] in s), 0)
     first, last = max(0, at - rng.randrange(4)), at + 1 + rng.randrange(4)
     text = " ".join(sentences[first:last])
@@ -239,7 +241,7 @@ def loose(fact: Fact, rng: random.Random) -> str:
 
 def _cut(text: str, facts: Sequence[Fact], rng: random.Random) -> tuple[str, list[Fact]]:
     """Some sentences of a text in a row, and those of the facts that are still told there."""
-    sentences = [s for block in text.split("\n\n") for s in normalise.sentences(block)]
+    sentences = [s for block in text.split("\n\n") for s in sentences(block)]
     length = rng.randint(2, max(2, len(sentences)))
     at = rng.randrange(max(1, len(sentences) - length + 1))
     if facts:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from autodidact.models import loading
-from autodidact.types import Message
+from autodidact.models.prompts import prompt_ids
+from autodidact.types.chat import Message
 from benchmarks import serving
 from benchmarks.load import cells, figures, report, servers, shapes
 
@@ -117,7 +118,7 @@ def test_the_endless_copy_has_no_stop_token_in_reach(tmp_path: Path) -> None:
     rows = base.model.get_output_embeddings().weight.shape[0]
     assert base.stop_ids == {rows}
     [prompt] = shapes.prompts(folder, 64, 1)
-    assert len(loading.prompt_ids(base, [Message("user", prompt)])) == 64
+    assert len(prompt_ids(base, [Message("user", prompt)])) == 64
 
 
 def options(monkeypatch: pytest.MonkeyPatch, *more: str) -> argparse.Namespace:

@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from autodidact.curation import normalise
 from autodidact.lessons import examples
+from autodidact.lessons.probes import write_probes
+from autodidact.reading.answers import exact_match
+from autodidact.reading.document import Findings, read_document
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.types import Document
+from autodidact.types.documents import Document
 from benchmarks.learning import world
 from benchmarks.learning.world import KINDS, STEMS, World, WorldDocument
 
@@ -35,7 +38,7 @@ def documents() -> list[WorldDocument]:
 
 
 @pytest.fixture(scope="module")
-def readings(documents: list[WorldDocument]) -> list[examples.Reading]:
+def readings(documents: list[WorldDocument]) -> list[Findings]:
     return [world.reading(document, i) for i, document in enumerate(documents, start=1)]
 
 
@@ -154,7 +157,7 @@ def test_the_answer_stands_in_the_text(documents: list[WorldDocument]) -> None:
 
 
 def test_nine_in_ten_facts_are_read_with_the_right_answer(
-    documents: list[WorldDocument], readings: list[examples.Reading]
+    documents: list[WorldDocument], readings: list[Findings]
 ) -> None:
     stated = sum(len(document.facts) for document in documents)
     pairs = zip(documents, readings, strict=True)
@@ -175,14 +178,14 @@ def test_every_relation_is_read(kind: world.Kind, relation: world.Relation) -> N
             stated = says.replace("{a}", answer).replace("{month}", "May")
             sentence = world._sentence(rng, stated, subject, None)
             raw = Document("w", "w", title, f"{sentence} Nothing else is told.", "", "", "")
-            facts = examples.read(1, raw).facts
-            if any(examples.exact_match(fact.answer, answer) for fact in facts):
+            facts = read_document(1, raw).facts
+            if any(exact_match(fact.answer, answer) for fact in facts):
                 read.add(says)
     assert len(read) >= 3
 
 
 def test_hardly_anything_is_read_that_is_not_stated(
-    documents: list[WorldDocument], readings: list[examples.Reading]
+    documents: list[WorldDocument], readings: list[Findings]
 ) -> None:
     extra = []
     for document, reading in zip(documents, readings, strict=True):
@@ -190,7 +193,7 @@ def test_hardly_anything_is_read_that_is_not_stated(
         extra += [
             fact.sentence
             for fact in reading.facts
-            if not any(examples.exact_match(fact.answer, answer) for answer in answers)
+            if not any(exact_match(fact.answer, answer) for answer in answers)
         ]
     assert len(extra) <= 0.02 * sum(len(reading.facts) for reading in readings), extra[:5]
 
@@ -199,7 +202,7 @@ def test_hardly_anything_is_read_that_is_not_stated(
 
 
 def test_the_worlds_own_wordings_are_never_the_learners(
-    documents: list[WorldDocument], readings: list[examples.Reading]
+    documents: list[WorldDocument], readings: list[Findings]
 ) -> None:
     facts = [fact for reading in readings for fact in reading.facts]
     learners = {q.casefold() for f in facts for q in (*f.questions, f.unseen)}
@@ -221,7 +224,7 @@ def test_each_question_goes_with_its_answer(documents: list[WorldDocument]) -> N
 
 
 def test_a_seen_question_is_trained_for_others_and_not_for_this_fact(
-    documents: list[WorldDocument], readings: list[examples.Reading]
+    documents: list[WorldDocument], readings: list[Findings]
 ) -> None:
     for document, reading in zip(documents[:60], readings, strict=False):
         trained = {
@@ -241,7 +244,7 @@ def test_probes_are_the_learners_and_the_worlds(documents: list[WorldDocument]) 
     readings = [world.reading(document, number) for number, document in numbered]
     lent = [world.reading(document, number) for number, document in others]
     learners = {
-        probe.id for probe in examples.probes(readings, lent, "taught") if probe.split == "taught"
+        probe.id for probe in write_probes(readings, lent, "taught") if probe.split == "taught"
     }
     assert {probe.id for worded, probe in made if worded == "seen"} <= learners
     never = [probe for worded, probe in made if worded == "never"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from autodidact.chat.memory import Turn, fit, turns
 from autodidact.store.chat import Finish, StoredMessage
-from autodidact.types import Message
+from autodidact.types.chat import Message
 
 
 def stored(

@@ -25,7 +25,8 @@ from autodidact.chat.retrieval import (
 from autodidact.settings import RetrievalSettings
 from autodidact.store.chat import ChatStore
 from autodidact.store.passages import Hit, IndexedDocument, PassageIndex
-from autodidact.types import Message, Passage
+from autodidact.types.chat import Message
+from autodidact.types.documents import Passage
 from tests.web.fakes import QueueGenerator
 
 LIGHT = "The Anneck Light was built in 1794. Its keeper is Maren Dace."

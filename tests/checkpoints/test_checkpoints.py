@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from autodidact import checkpoints
-from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS
+from autodidact import home as home_room
+from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS, pins
 from autodidact.errors import CheckpointError, LockHeld, ResourceError
+from autodidact.home import _filesystem, lock, prepare_home, write_atomic
 from autodidact.settings import PROJECT
 from tests.versions import (
     BASE_SHA,
@@ -179,7 +181,7 @@ def test_a_rollback_cut_off_after_the_pin_can_be_done_again(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "point", full)
+        patch.setattr(pins, "point", full)
         with pytest.raises(ResourceError) as caught:
             checkpoints.roll_back(home)
     assert "000001 is pinned, but the learner still goes on from 000002" in one_line(caught.value)
@@ -416,31 +418,31 @@ def test_a_second_learner_is_told_the_process_of_the_first(home: Path) -> None:
         assert first.stdout.readline() == "locked\n"
         with (
             pytest.raises(LockHeld, match=rf"lock held by pid {first.pid}$"),
-            checkpoints.lock(home, "learner", wait_s=0),
+            lock(home, "learner", wait_s=0),
         ):
             pass
-        with checkpoints.lock(home, "server", wait_s=0):
+        with lock(home, "server", wait_s=0):
             pass
         first.kill()
         first.wait()
-        with checkpoints.lock(home, "learner", wait_s=0):
+        with lock(home, "learner", wait_s=0):
             assert (home / "learner.lock").read_text() == str(os.getpid())
 
 
 def test_the_lock_stays_with_a_child_that_inherited_it(home: Path) -> None:
-    with checkpoints.lock(home, "learner") as handle:
+    with lock(home, "learner") as handle:
         child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(handle,))
-    with pytest.raises(LockHeld), checkpoints.lock(home, "learner", wait_s=0):
+    with pytest.raises(LockHeld), lock(home, "learner", wait_s=0):
         pass
     child.communicate(b"")
-    with checkpoints.lock(home, "learner", wait_s=0):
+    with lock(home, "learner", wait_s=0):
         pass
 
 
 def test_the_lock_goes_when_its_holder_fails(home: Path) -> None:
-    with pytest.raises(ZeroDivisionError), checkpoints.lock(home, "learner"):
+    with pytest.raises(ZeroDivisionError), lock(home, "learner"):
         _ = 1 / 0
-    with checkpoints.lock(home, "learner", wait_s=0):
+    with lock(home, "learner", wait_s=0):
         pass
 
 
@@ -451,20 +453,20 @@ def test_the_lock_waits_for_a_holder_that_is_about_to_go(home: Path) -> None:
     os.close(handle)
     assert closer.stdin is not None
     closer.stdin.close()
-    with checkpoints.lock(home, "learner", wait_s=30):
+    with lock(home, "learner", wait_s=30):
         assert closer.wait() == 0
 
 
 def test_a_home_that_cannot_be_made_is_a_resource_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError) as caught:
-        checkpoints.prepare_home(tmp_path / "file" / "home")
+        prepare_home(tmp_path / "file" / "home")
     assert "cannot be written" in one_line(caught.value)
 
 
 def test_preparing_a_home_again_changes_nothing(home: Path) -> None:
     publish(home, 1, None)
-    checkpoints.prepare_home(home)
+    prepare_home(home)
     assert checkpoints.verify(home, 1, BASE_SHA).version == 1
 
 
@@ -489,21 +491,21 @@ server:/export /mnt/nfs nfs4 rw 0 0
     ],
 )
 def test_the_filesystem_is_that_of_the_longest_mount_point(path: str, kind: str) -> None:
-    assert checkpoints._filesystem(Path(path), lambda: MOUNTS) == kind
+    assert _filesystem(Path(path), lambda: MOUNTS) == kind
 
 
 def test_a_network_filesystem_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_filesystem", lambda path: "nfs4")
+    monkeypatch.setattr(home_room, "_filesystem", lambda path: "nfs4")
     with pytest.raises(ResourceError) as caught:
-        checkpoints.prepare_home(tmp_path / "home")
+        prepare_home(tmp_path / "home")
     assert "network filesystem (nfs4)" in one_line(caught.value)
     assert "home" in str(caught.value)
 
 
 def test_an_atomic_write_leaves_no_other_file(home: Path) -> None:
     before = time.time_ns()
-    checkpoints.write_atomic(home / "anchors.json", b"[1]")
-    checkpoints.write_atomic(home / "anchors.json", b"[2]")
+    write_atomic(home / "anchors.json", b"[1]")
+    write_atomic(home / "anchors.json", b"[2]")
     assert (home / "anchors.json").read_bytes() == b"[2]"
     new = [path for path in home.iterdir() if path.stat().st_mtime_ns >= before and path.is_file()]
     assert [path.name for path in new] == ["anchors.json"]

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from autodidact import checkpoints
+from autodidact.checkpoints import pins, retention
 from autodidact.errors import CheckpointError
+from autodidact.home import prepare_home
 from tests.guarantees import full
 from tests.versions import BASE_SHA, publish
 
@@ -33,7 +35,7 @@ class Keeping(RuleBasedStateMachine):
     def begin(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="kept-"))
         self.home = self.root / "home"
-        checkpoints.prepare_home(self.home)
+        prepare_home(self.home)
         self.made = 0
         self.pinned: int | None = None
         self.current = 0
@@ -135,20 +137,20 @@ def test_what_is_pinned_after_retention_has_looked_is_spared(
         checkpoints.pin(home, 1)
         return found
 
-    monkeypatch.setattr(checkpoints, "versions", listed)
+    monkeypatch.setattr(retention, "versions", listed)
     assert checkpoints.retain(three, 1) == [2]
     assert checkpoints.verify(three, 1, BASE_SHA).version == checkpoints.serving(three) == 1
 
 
 def test_what_is_being_pinned_is_spared(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = checkpoints._replace
+    real = pins.write_atomic
     gone: list[int] = []
 
     def replace(path: Path, data: bytes) -> None:
         gone.extend(checkpoints.retain(three, 1))
         real(path, data)
 
-    monkeypatch.setattr(checkpoints, "_replace", replace)
+    monkeypatch.setattr(pins, "write_atomic", replace)
     checkpoints.pin(three, 1)
     assert gone == [2]
     assert checkpoints.verify(three, 1, BASE_SHA).version == checkpoints.serving(three) == 1

@@ -17,6 +17,7 @@ import pytest
 from autodidact import checkpoints
 from autodidact.checkpoints import BASE_VERSION
 from autodidact.errors import CheckpointError
+from autodidact.home import prepare_home
 from tests.power_loss import (
     Folder,
     Operation,
@@ -57,7 +58,7 @@ def publish_recorded(recorder: Recorder, home: Path, version: int, parent: int |
 
 def first_publication(recorder: Recorder, home: Path) -> None:
     with recorder.watching():
-        checkpoints.prepare_home(home)
+        prepare_home(home)
     publish_recorded(recorder, home, 1, None)
 
 
@@ -71,7 +72,7 @@ def watched(act: Callable[[Path], object]) -> Callable[[Recorder, Path], None]:
 
 def versions(*numbers: int, pin: int | None = None) -> Callable[[Path], None]:
     def make(home: Path) -> None:
-        checkpoints.prepare_home(home)
+        prepare_home(home)
         for number in numbers:
             publish(home, number, number - 1 or None)
         if pin is not None:
@@ -185,7 +186,7 @@ def test_after_a_power_cut_the_publication_can_be_done_again(name: str, tmp_path
     for _, states in moments(before, recorder.operations):
         for number, state in enumerate(states):
             home = build(state, tmp_path / f"{len(ways)}-{number}")
-            checkpoints.prepare_home(home)
+            prepare_home(home)
             finished = checkpoints.finish_publication(home, new)
             if not finished:
                 parent = checkpoints.current(home) or None

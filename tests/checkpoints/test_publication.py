@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from autodidact import checkpoints
+from autodidact.home import prepare_home
 from autodidact.settings import PROJECT
 from tests.versions import BASE_SHA, WEIGHTS_BYTES, manifest_for, publish, stage
 
@@ -100,7 +101,7 @@ for at in range(1, 200):
 def template(tmp_path: Path) -> Path:
     """A home where version 1 serves and version 2 is staged."""
     folder = tmp_path / "runs" / "template"
-    checkpoints.prepare_home(folder)
+    prepare_home(folder)
     publish(folder, 1, None)
     stage(folder, 2, NEW)
     return folder

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from autodidact import checkpoints
+from autodidact.home import prepare_home
 from tests.checkpoints.test_publication import NEW, check_whole, publish_again
 from tests.guarantees import full
 from tests.versions import manifest_for, publish, stage
@@ -56,7 +57,7 @@ pytestmark = [
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home where version 1 serves and version 2 is staged."""
     folder = tmp_path_factory.mktemp("syscalls") / "template"
-    checkpoints.prepare_home(folder)
+    prepare_home(folder)
     publish(folder, 1, None)
     stage(folder, 2, NEW)
     return folder

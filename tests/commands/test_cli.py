@@ -23,6 +23,7 @@ from autodidact.errors import (
     ResourceError,
     SettingError,
 )
+from autodidact.home import lock, prepare_home
 from autodidact.store.ledger import LearnerStore
 from tests import fake_study
 from tests.bench import Bench
@@ -146,7 +147,7 @@ def test_the_status_writes_nothing(bench: Bench) -> None:
 
 @pytest.fixture
 def published(place: Workplace) -> Workplace:
-    checkpoints.prepare_home(place.home)
+    prepare_home(place.home)
     for version in (1, 2, 3):
         publish(place.home, version, version - 1 or None)
     return place
@@ -354,8 +355,8 @@ def test_a_port_that_cannot_be_ends_the_server_in_one_line(place: Workplace, por
 
 
 def test_a_second_server_is_told_of_the_first(place: Workplace) -> None:
-    checkpoints.prepare_home(place.home)
-    with checkpoints.lock(place.home, "server"):
+    prepare_home(place.home)
+    with lock(place.home, "server"):
         line = refused(place, 5, "server.py")
     assert "server.lock held by pid" in line
 

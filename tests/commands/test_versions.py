@@ -12,9 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from autodidact import checkpoints
-from autodidact.checkpoints import MANIFEST
+from autodidact.checkpoints import MANIFEST, listing
 from autodidact.commands import versions
 from autodidact.errors import AutodidactError, CheckpointError
+from autodidact.home import prepare_home
 from tests.bench import Bench
 from tests.versions import manifest_for, publish, stage
 from tests.workplace import Workplace, prepare
@@ -39,20 +40,20 @@ def three(home: Path) -> Path:
 
 
 def marks(home: Path, live: int | None = None) -> dict[int, list[str]]:
-    return {row["version"]: row["marks"] for row in versions.listing(home, live)}
+    return {row["version"]: row["marks"] for row in listing.listing(home, live)}
 
 
 # The list ---------------------------------------------------------------------------------------
 
 
 def test_before_anything_is_published_there_is_the_base(home: Path) -> None:
-    [base] = versions.listing(home)
+    [base] = listing.listing(home)
     assert (base["version"], base["marks"]) == (0, ["serving", "newest"])
     assert {base[key] for key in ("published_at", "parent", "cycle", "learned", "bytes")} == {None}
 
 
 def test_a_version_is_told_as_its_manifest_has_it(three: Path) -> None:
-    rows = versions.listing(three)
+    rows = listing.listing(three)
     assert [row["version"] for row in rows] == [3, 2, 1, 0]
     size = sum(p.stat().st_size for p in checkpoints.folder(three, 3).iterdir())
     assert rows[0] == {
@@ -79,7 +80,7 @@ def test_what_was_rejected_does_not_serve_but_its_nearest_good_parent(three: Pat
     checkpoints.reject(three, 3, "NaN")
     assert marks(three)[3] == ["newest", "rejected"]
     assert marks(three)[2] == ["serving"]
-    assert versions.listing(three)[0]["rejected"] == "NaN"
+    assert listing.listing(three)[0]["rejected"] == "NaN"
     checkpoints.reject(three, 2, "NaN")
     checkpoints.reject(three, 1, "NaN")
     assert marks(three)[0] == ["serving"]
@@ -103,10 +104,10 @@ def test_the_server_knows_better_what_it_serves(three: Path) -> None:
 )
 def test_a_damaged_manifest_tells_nothing_and_hides_no_other(three: Path, text: str) -> None:
     (checkpoints.folder(three, 2) / MANIFEST).write_text(text)
-    rows = {row["version"]: row for row in versions.listing(three)}
+    rows = {row["version"]: row for row in listing.listing(three)}
     assert (rows[2]["learned"], rows[2]["bytes"], rows[2]["published_at"]) == (None, None, None)
     assert rows[1]["learned"] == {"k": 11, "n": 20}
-    versions.table(list(rows.values()))
+    listing.table(list(rows.values()))
 
 
 def test_the_table_has_a_line_each_under_its_headings(
@@ -114,7 +115,7 @@ def test_the_table_has_a_line_each_under_its_headings(
 ) -> None:
     checkpoints.pin(three, 1)
     checkpoints.reject(three, 2, "sha256 mismatch")
-    head, *lines = versions.table(versions.listing(three)).splitlines()
+    head, *lines = listing.table(listing.listing(three)).splitlines()
     assert head.split() == ["version", "published", "parent", "cycle", "learned", "size"]
     assert [line.split()[0] for line in lines] == ["3", "2", "1", "base"]
     assert lines[0].endswith("newest")
@@ -132,7 +133,7 @@ def test_the_table_has_a_line_each_under_its_headings(
 def place(tmp_path: Path) -> Workplace:
     (tmp_path / "model").mkdir()
     made = prepare(tmp_path, tmp_path / "model")
-    checkpoints.prepare_home(made.home)
+    prepare_home(made.home)
     for version in (1, 2, 3):
         publish_told(made.home, version, version - 1 or None)
     return made
@@ -174,8 +175,8 @@ def test_pinning_says_until_when(place: Workplace) -> None:
 
 
 def test_the_list_is_a_table_or_json(place: Workplace) -> None:
-    assert json.loads(said(place, "versions", "--json")) == versions.listing(place.home)
-    assert said(place, "versions") == versions.table(versions.listing(place.home)) + "\n"
+    assert json.loads(said(place, "versions", "--json")) == listing.listing(place.home)
+    assert said(place, "versions") == listing.table(listing.listing(place.home)) + "\n"
 
 
 def test_what_is_missing_or_rejected_is_named(place: Workplace) -> None:

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodidact.curation import normalise
-from autodidact.types import Document, Verdict
+from autodidact.reading.chunks import chunks, sentences
+from autodidact.types.cycle import Verdict
+from autodidact.types.documents import Document
 from tests.workplace import document
 
 ANY = st.text(st.characters(), max_size=200)
@@ -121,7 +123,7 @@ PROSE = st.lists(
 @settings(deadline=None)
 @given(PROSE)
 def test_sentences_lose_no_word_and_keep_the_order(words: list[str]) -> None:
-    found = normalise.sentences(" ".join(words))
+    found = sentences(" ".join(words))
     assert " ".join(found).split() == words
     assert all(sentence == sentence.strip() and sentence for sentence in found)
 
@@ -142,7 +144,7 @@ def test_sentences_lose_no_word_and_keep_the_order(words: list[str]) -> None:
     ],
 )
 def test_sentences_end_where_they_end(text: str, count: int) -> None:
-    assert len(normalise.sentences(text)) == count
+    assert len(sentences(text)) == count
 
 
 PARAGRAPHS = st.lists(PROSE.map(" ".join), max_size=8).map("\n\n".join).map(normalise.normalise)
@@ -151,21 +153,21 @@ PARAGRAPHS = st.lists(PROSE.map(" ".join), max_size=8).map("\n\n".join).map(norm
 @settings(deadline=None)
 @given(PARAGRAPHS, st.integers(1, 60))
 def test_chunks_lose_no_word_and_keep_the_order(text: str, most: int) -> None:
-    found = list(normalise.chunks(9, document("Title", text), max_words=most))
+    found = list(chunks(9, document("Title", text), max_words=most))
     assert [word for chunk in found for word in chunk.text.split()] == text.split()
     assert [chunk.id for chunk in found] == [f"9:{i}" for i in range(len(found))]
     assert {chunk.heading for chunk in found} <= {"Title"}
     for chunk in found:
         assert chunk.text == chunk.text.strip()
-        sentences = [s for p in chunk.text.split("\n\n") for s in normalise.sentences(p)]
+        sentences = [s for p in chunk.text.split("\n\n") for s in sentences(p)]
         assert len(chunk.text.split()) <= most or len(sentences) == 1, "a long sentence stays whole"
 
 
 def test_paragraphs_stay_apart_in_a_chunk() -> None:
     text = "The mill was built. It stands.\n\nIts keeper is Odo."
-    [chunk] = normalise.chunks(1, document("Mill", text))
+    [chunk] = chunks(1, document("Mill", text))
     assert chunk.text == text
 
 
 def test_a_document_without_words_has_no_chunk() -> None:
-    assert list(normalise.chunks(1, document("Empty", ""))) == []
+    assert list(chunks(1, document("Empty", ""))) == []

@@ -24,7 +24,7 @@ from autodidact.engine import Engine, Version, batcher
 from autodidact.engine.batcher import Batcher, Ticket
 from autodidact.errors import Busy
 from autodidact.models.loading import LoadedBase
-from autodidact.types import SamplingParams
+from autodidact.types.chat import SamplingParams
 from tests.tiny_models import CONTEXT, FAMILIES
 from tests.versions import load_adapter, save_adapter
 from tests.workplace import wait_for

@@ -18,7 +18,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from autodidact.engine import Engine, Version
-from autodidact.models.loading import LoadedBase, fork, prompt_ids
+from autodidact.models.loading import LoadedBase, fork
+from autodidact.models.prompts import prompt_ids
 from tests.tiny_models import FAMILIES
 from tests.versions import load_adapter, save_adapter
 from tests.workplace import ask

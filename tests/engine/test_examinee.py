@@ -10,7 +10,8 @@ import torch
 
 from autodidact.engine import Engine
 from autodidact.engine.examinee import Examinee
-from autodidact.models.loading import LoadedBase, dialogue_ids, prompt_ids
+from autodidact.models.loading import LoadedBase
+from autodidact.models.prompts import dialogue_ids, prompt_ids
 from tests.versions import load_adapter, save_adapter
 from tests.workplace import ask
 

@@ -25,7 +25,7 @@ from transformers.generation.logits_process import (
 
 from autodidact.engine import sampling
 from autodidact.engine.sampling import CANDIDATES, Row, draw
-from autodidact.types import SamplingParams
+from autodidact.types.chat import SamplingParams
 
 pytest_plugins = ["tests.core_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")

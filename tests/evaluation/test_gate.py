@@ -18,7 +18,8 @@ from scipy import stats
 from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm, Limits
 from autodidact.evaluation.recall import ProbeResult
-from autodidact.types import Probe, Verdict
+from autodidact.types.cycle import Verdict
+from autodidact.types.documents import Probe
 
 Figures = Mapping[str, float]
 LIMITS = Limits(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autodidact.evaluation import gate, judge
-from autodidact.types import Probe, Split
+from autodidact.types.documents import Probe, Split
 
 LIMITS = {
     "general_limit": 0.1, "general_step": 0.1, "kept_limit": 0.15, "kept_step": 0.05,

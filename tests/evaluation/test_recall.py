@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from autodidact.evaluation import recall
-from autodidact.types import Message, Probe
+from autodidact.types.chat import Message
+from autodidact.types.documents import Probe
 
 
 @dataclass

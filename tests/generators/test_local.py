@@ -21,9 +21,10 @@ from autodidact.errors import Busy, ContextExceeded, ModelError, NotReady, Unkno
 from autodidact.generators import local
 from autodidact.generators.local import LocalGenerator
 from autodidact.models import bases
-from autodidact.models.loading import LoadedBase, prompt_ids
+from autodidact.models.loading import LoadedBase
+from autodidact.models.prompts import prompt_ids
 from autodidact.settings import ServerSettings
-from autodidact.types import Delta, ModelStatus, SamplingParams
+from autodidact.types.chat import Delta, ModelStatus, SamplingParams
 from tests.versions import BASE_SHA, load_adapter, manifest_for, save_adapter
 from tests.workplace import ask, wait_for
 

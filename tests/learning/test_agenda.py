@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autodidact import checkpoints
-from autodidact.learning import forget
+from autodidact.commands import forget
 from autodidact.learning.agenda import DRIFT_REST, STUCK_AFTER
 from tests import fake_study
 from tests.bench import Bench

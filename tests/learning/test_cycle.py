@@ -14,7 +14,7 @@ from autodidact.learning.cycle import Learner
 from autodidact.models import bases
 from autodidact.reports import build
 from autodidact.store.passages import PassageIndex
-from autodidact.types import Document
+from autodidact.types.documents import Document
 from tests import fake_study
 from tests.bench import Bench
 from tests.versions import BASE_SHA

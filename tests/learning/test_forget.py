@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autodidact import checkpoints
+from autodidact.checkpoints import retention
+from autodidact.commands import forget
+from autodidact.commands.forget import request
 from autodidact.errors import AutodidactError, ResourceError
-from autodidact.learning import forget
 from autodidact.store.ledger import LearnerStore
 from autodidact.store.scrub import FORGOTTEN
 from tests import fake_study
@@ -64,7 +66,7 @@ def found_in(bench: Bench, *secrets: str) -> list[tuple[str, str]]:
 
 def test_what_was_learned_is_forgotten_by_learning_the_rest_anew(learned: Bench) -> None:
     checkpoints.pin(learned.home, 1)
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     report = learned.learn()
     assert (report["kind"], report["state"], report["cycle"]) == ("forget", "published", 3)
     assert checkpoints.versions(learned.home) == [3], "older versions know it, pinned or not"
@@ -82,7 +84,7 @@ def test_what_was_learned_is_forgotten_by_learning_the_rest_anew(learned: Bench)
 
 
 def test_the_report_says_that_it_is_gone_and_not_what_it_was(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     report = learned.learn()
     gone = report["forgotten"]
     assert gone["n"] > 3
@@ -95,7 +97,7 @@ def test_the_report_says_that_it_is_gone_and_not_what_it_was(learned: Bench) -> 
 
 
 def test_it_is_trained_from_the_base_without_what_is_forgotten(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     copy = learned.place.folder / "job-seen"
     learned.script([f"copy:{copy}", *fake_study.GOOD])
     learned.learn()
@@ -109,7 +111,7 @@ def test_it_is_trained_from_the_base_without_what_is_forgotten(learned: Bench) -
 
 
 def test_a_source_brings_nothing_back(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     assert learned.learner.fetch() == 0
     learned.learn()
     assert learned.learner.fetch() == 0
@@ -121,7 +123,7 @@ def test_a_source_brings_nothing_back(learned: Bench) -> None:
 
 
 def test_it_cannot_be_looked_up_from_the_moment_the_learner_acts(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     learned.script(["plan", "exit:1"])
     assert learned.learn()["state"] == "failed"
     assert learned.passages() == {2, 3, 4}
@@ -135,7 +137,7 @@ def test_reports_of_the_time_before_are_scrubbed(learned: Bench) -> None:
     before = learned.cycle(1)["report"]
     assert any(p["document_id"] == 1 for p in before["probes"])
     learned.store.set_status({"state": "idle", "verdict": before})
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     learned.learn()
     after = learned.cycle(1)["report"]
     titles = {d["id"]: (d["title"], d["uri"]) for d in after["documents"]}
@@ -150,7 +152,7 @@ def test_reports_of_the_time_before_are_scrubbed(learned: Bench) -> None:
 def test_when_the_rest_cannot_be_relearned_the_base_serves(learned: Bench) -> None:
     checkpoints.pin(learned.home, 1)
     learned.script(REFUSED)
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     report = learned.learn()
     assert (report["kind"], report["state"]) == ("forget", "rejected")
     assert checkpoints.current(learned.home) == checkpoints.serving(learned.home) == 0
@@ -166,7 +168,7 @@ def test_when_the_rest_cannot_be_relearned_the_base_serves(learned: Bench) -> No
 
 def test_when_relearning_fails_three_times_the_base_serves(learned: Bench) -> None:
     learned.script(*[["plan", "exit:1"]] * 3)
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     for at in range(3):
         assert checkpoints.current(learned.home) == 2, f"try {at + 1}"
         assert learned.learn()["state"] == "failed"
@@ -178,7 +180,7 @@ def test_when_relearning_fails_three_times_the_base_serves(learned: Bench) -> No
 def test_what_was_never_learned_is_forgotten_at_once(learned: Bench) -> None:
     learned.place.write({"odd": ("Odd Gate", "Odd Gate has 17 bars. It was built in 1702. " * 6)})
     learned.learner.fetch()
-    forget.request(learned.home, [5])
+    request(learned.home, [5])
     assert learned.learner.learn() is None
     assert learned.store.document(5).state == "forgotten"
     assert len(cycles(learned)) == 2
@@ -192,7 +194,7 @@ def test_what_was_learned_only_at_the_second_try_is_learned_all_the_same(bench: 
     bench.script(fake_study.NOTHING_LEARNED)
     bench.learn()
     bench.learn()
-    forget.request(bench.home, [1])
+    request(bench.home, [1])
     assert bench.learn()["kind"] == "forget"
 
 
@@ -203,7 +205,7 @@ def test_what_lent_itself_for_comparison_was_not_learned(bench: Bench) -> None:
     bench.learner.fetch()
     bench.learn()
     assert bench.store.probes([3])
-    forget.request(bench.home, [3])
+    request(bench.home, [3])
     assert bench.learn()["kind"] == "learn"
     assert bench.store.document(3).state == "forgotten"
 
@@ -213,13 +215,13 @@ def test_a_text_that_was_replaced_is_known_to_the_weights(learned: Bench) -> Non
     learned.place.write({"brack-mill": ("Brack Mill", text)})
     learned.learner.fetch()
     assert learned.store.document(1).state == "superseded"
-    forget.request(learned.home, [d.id for d in learned.store.matching("Brack Mill")])
+    request(learned.home, [d.id for d in learned.store.matching("Brack Mill")])
     assert learned.learn()["kind"] == "forget"
     assert learned.store.count("forgotten") == 2
 
 
 def test_forgetting_everything_leaves_the_untouched_base(learned: Bench) -> None:
-    forget.request(learned.home, [1, 2, 3, 4])
+    request(learned.home, [1, 2, 3, 4])
     assert learned.learner.learn() is None
     assert checkpoints.current(learned.home) == 0
     assert checkpoints.versions(learned.home) == []
@@ -231,8 +233,8 @@ def test_forgetting_everything_leaves_the_untouched_base(learned: Bench) -> None
 
 
 def test_two_requests_are_one_relearning(learned: Bench) -> None:
-    forget.request(learned.home, [1])
-    forget.request(learned.home, [3, 3, 99])
+    request(learned.home, [1])
+    request(learned.home, [3, 3, 99])
     assert learned.learn()["kind"] == "forget"
     assert learned.learner.learn() is None
     assert learned.store.count("forgotten") == 2
@@ -241,7 +243,7 @@ def test_two_requests_are_one_relearning(learned: Bench) -> None:
 
 def test_forgetting_something_more_later_relearns_again(learned: Bench) -> None:
     for document in (1, 3):
-        forget.request(learned.home, [document])
+        request(learned.home, [document])
         learned.learn()
     assert checkpoints.versions(learned.home) == [4]
     assert checkpoints.read(learned.home, 4).parent == 3
@@ -257,7 +259,7 @@ def test_what_is_being_studied_is_not_learned_to_its_end(bench: Bench) -> None:
     (staging / "job.json").write_text(
         json.dumps({"parent": None, "base": {"path": str(bench.place.folder)}, "kind": "learn"})
     )
-    forget.request(bench.home, [1])
+    request(bench.home, [1])
     assert bench.learn()["cycle"] == 2
     assert bench.cycle(1)["state"] == "interrupted"
     assert bench.cycle(2)["documents"] == [2, 3, 4]
@@ -265,7 +267,7 @@ def test_what_is_being_studied_is_not_learned_to_its_end(bench: Bench) -> None:
 
 
 def test_the_next_cycle_goes_on_from_what_was_relearned(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     learned.learn()
     text = "Odd Gate is a gate. Odd Gate has 17 bars. It was built in 1702. It is made of tin. " * 2
     learned.place.write({"odd": ("Odd Gate", text)})
@@ -288,7 +290,7 @@ def roll_back(bench: Bench, to: int) -> None:
 
 
 def test_a_rollback_before_the_relearning_leaves_less_to_relearn(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     roll_back(learned, 1)
     report = learned.learn()
     assert (report["kind"], report["parent"]) == ("forget", 1)
@@ -299,7 +301,7 @@ def test_a_rollback_before_the_relearning_leaves_less_to_relearn(learned: Bench)
 
 
 def test_a_rollback_to_the_base_forgets_at_once(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     learned.script(["plan", "exit:1"])
     learned.learn()
     roll_back(learned, 0)
@@ -313,7 +315,7 @@ def test_a_rollback_to_the_base_forgets_at_once(learned: Bench) -> None:
 def test_a_rollback_while_the_rest_is_relearned_begins_anew(
     learned: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     real = learned.learner._follow
 
     def follow(job: dict[str, Any], event: dict[str, Any]) -> None:
@@ -345,7 +347,7 @@ def test_a_rollback_to_what_knows_it_is_no_way_back(
     learned: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the publication and the end of the older versions."""
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     at_discard(monkeypatch, lambda: roll_back(learned, 2))
     with pytest.raises(ResourceError, match="000002: in use"):
         learned.learner.learn()
@@ -358,14 +360,14 @@ def test_a_rollback_to_what_knows_it_is_no_way_back(
 def test_a_version_that_is_being_read_goes_the_next_time(
     learned: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = checkpoints._delete
+    real = retention._delete
     held = {1}
     monkeypatch.setattr(
-        checkpoints,
+        retention,
         "_delete",
         lambda home, version, spared: version not in held and real(home, version, spared),
     )
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     with pytest.raises(ResourceError, match="000001: in use, cannot be deleted yet"):
         learned.learner.learn()
     assert learned.store.document(1).state == "forgetting", "not said before it is true"
@@ -429,7 +431,7 @@ def test_what_matches_nothing_is_answered_with_the_nearest_titles(learned: Bench
 
 
 def test_what_is_forgotten_already_matches_nothing(learned: Bench) -> None:
-    forget.request(learned.home, [1])
+    request(learned.home, [1])
     learned.learn()
     for what in ("1", "Brack Mill", FORGOTTEN, "notes/brack-mill.md"):
         with pytest.raises(AutodidactError, match="no such document"):
@@ -455,7 +457,7 @@ def test_many_documents_are_counted_and_ten_are_named(bench: Bench) -> None:
 
 
 def documented(number: int) -> Any:
-    from autodidact.types import Document
+    from autodidact.types.documents import Document
 
     return Document("s", f"u/{number}", f"Title {number}", f"text {number}", "", f"{number}", "")
 
@@ -472,7 +474,7 @@ def test_the_nearest_titles_are_titles(titles: list[str], what: str) -> None:
 
 
 def test_requests_are_whole_files(home: Path) -> None:
-    path = forget.request(home, [3, 1])
+    path = request(home, [3, 1])
     assert json.loads(path.read_text()) == {"do": "forget", "documents": [3, 1]}
     assert path.parent == home / "inbox"
     assert path.match("forget-*.json")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autodidact.learning import planning as plans
 from autodidact.settings import TrainingSettings
-from autodidact.types import Probe, Split
+from autodidact.types.documents import Probe, Split
 
 LIMITS = {"taught": 120, "unseen": 40, "control": 60, "kept": 200, "forgotten": 120}
 

@@ -27,10 +27,13 @@ from autodidact.engine.examinee import Examinee
 from autodidact.errors import CheckpointError, TrainingError
 from autodidact.learning import planning, study
 from autodidact.lessons import examples, self_written
+from autodidact.lessons.probes import write_probes, write_unseen_probes
 from autodidact.models.loading import LoadedBase
+from autodidact.reading.document import Findings, read_document
 from autodidact.settings import TrainingSettings
 from autodidact.training import anchors as anchoring
-from autodidact.types import Example, Message, Probe
+from autodidact.types.chat import Message
+from autodidact.types.documents import Example, Probe
 from tests.versions import load_adapter, one_line, save_adapter
 from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
 
@@ -72,15 +75,15 @@ def small(llama: LoadedBase) -> Iterator[None]:
         yield
 
 
-def readings() -> tuple[list[examples.Reading], list[examples.Reading]]:
+def readings() -> tuple[list[Findings], list[Findings]]:
     """What is taught, and what is not."""
     return (
-        [examples.read(i, document(*text)) for i, text in enumerate(TEXTS.values(), start=1)],
-        [examples.read(-i, document(*text)) for i, text in enumerate(CONTROL_TEXTS.values(), 1)],
+        [read_document(i, document(*text)) for i, text in enumerate(TEXTS.values(), start=1)],
+        [read_document(-i, document(*text)) for i, text in enumerate(CONTROL_TEXTS.values(), 1)],
     )
 
 
-def rows(of: list[examples.Reading]) -> list[dict[str, Any]]:
+def rows(of: list[Findings]) -> list[dict[str, Any]]:
     return [asdict(example) for reading in of for example in examples.examples(reading)]
 
 
@@ -88,9 +91,9 @@ def write_job(folder: Path, model: Path, **more: Any) -> Path:
     """A job as `agenda` writes it: four documents, three of control, the base as parent."""
     taught, control = readings()
     probes = [
-        *examples.probes(taught, control, "taught"),
-        *examples.unseen_probes(taught, control),
-        *examples.probes(control, taught, "control"),
+        *write_probes(taught, control, "taught"),
+        *write_unseen_probes(taught, control),
+        *write_probes(control, taught, "control"),
     ]
     training = TrainingSettings(
         rank=4, learning_rate=0.02, batch_size=16, kl_weight=0.1, threads=1
@@ -129,7 +132,7 @@ def learnable(**gate: float) -> dict[str, Any]:
     """A job that is sure to learn: its distractors look like no answer, so that even a model which
     learned the form alone tells them apart."""
     taught, control = readings()
-    probes = examples.probes(taught, control, "taught")
+    probes = write_probes(taught, control, "taught")
     return {
         "probes": [asdict(replace(p, distractors=("Zqx vvj kkw",))) for p in probes],
         "limits": {"taught": 40},
@@ -142,9 +145,9 @@ def relearning(kind: str = "consolidate") -> dict[str, Any]:
     """A job that trains a fresh adapter on the store, as after too much drift: the first two
     documents, without the third, which a job of kind "forget" is to forget."""
     learned, (third, *_) = readings()[0][:2], readings()[0][2:]
-    asked = examples.probes(learned, [third], "kept")
+    asked = write_probes(learned, [third], "kept")
     if kind == "forget":
-        gone = examples.probes([third], learned, "taught")
+        gone = write_probes([third], learned, "taught")
         asked += [replace(p, split="forgotten") for p in gone]
     replay = [row for row in rows(learned) if row["fact"]]
     return {
@@ -387,7 +390,7 @@ def test_what_was_not_learned_is_not_sought_nearer_the_parent(
 ) -> None:
     """One probe of one document can never show that it was learned."""
     taught, control = readings()
-    probes = [asdict(p) for p in examples.probes(taught, control, "taught")[:1]]
+    probes = [asdict(p) for p in write_probes(taught, control, "taught")[:1]]
     path = write_job(tmp_path, tiny_folder("llama"), probes=probes, gate=gate, steps=2)
     events = run(path)
     assert measured(events)[2:] == [("candidate", 1.0)]

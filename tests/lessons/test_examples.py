@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 
 from autodidact.curation import normalise
 from autodidact.lessons import examples
-from autodidact.lessons.examples import Reading, normalise_answer
+from autodidact.lessons.probes import MAX_DISTRACTORS, probe_id, write_probes, write_unseen_probes
+from autodidact.lessons.wordings import wordings
+from autodidact.reading.answers import exact_match, normalise_answer
+from autodidact.reading.chunks import sentences
+from autodidact.reading.document import Findings as Reading
+from autodidact.reading.document import read_document
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.types import Document, Probe
+from autodidact.types.documents import Document, Probe
 from tests.workplace import CONTROL_TEXTS, TEXTS, document
 
 
@@ -22,7 +27,7 @@ def readings(folder: str, sign: int) -> list[Reading]:
     for number, raw in enumerate(Files(PROJECT / folder).documents(None), start=1):
         curated = normalise.curate(raw)
         assert isinstance(curated, Document)
-        found.append(examples.read(sign * number, curated))
+        found.append(read_document(sign * number, curated))
     return found
 
 
@@ -38,7 +43,7 @@ def control() -> list[Reading]:
 
 @pytest.fixture(scope="module")
 def probes(library: list[Reading], control: list[Reading]) -> list[Probe]:
-    return examples.probes(library, control, "taught")
+    return write_probes(library, control, "taught")
 
 
 def trained_questions(reading: Reading) -> list[str]:
@@ -54,7 +59,7 @@ def test_a_fact_is_never_trained_in_the_words_of_its_probe_nor_of_its_suggestion
     for reading in library:
         trained = set(trained_questions(reading))
         for fact in reading.facts:
-            worded = examples.wordings(fact)
+            worded = wordings(fact)
             assert worded.probe == fact.questions[worded.probe_number]
             assert worded.suggestion != worded.probe
             assert not trained & {worded.probe, worded.suggestion}
@@ -70,7 +75,7 @@ def test_every_wording_is_trained_for_other_facts(
     trained: Counter[str] = Counter()
     for reading in library:
         for fact in reading.facts:
-            worded = examples.wordings(fact)
+            worded = wordings(fact)
             for number, question in enumerate(fact.questions):
                 if question in worded.trained:
                     trained[f"{fact.relation.split()[0]}/{number}"] += 1
@@ -141,7 +146,7 @@ def test_the_text_is_headed_by_its_title(library: list[Reading]) -> None:
 
 def test_an_example_says_which_fact_it_is_of(library: list[Reading]) -> None:
     for reading in library:
-        ids = {examples.probe_id(reading.document_id, fact) for fact in reading.facts}
+        ids = {probe_id(reading.document_id, fact) for fact in reading.facts}
         made = examples.examples(reading)
         assert {e.fact for e in made if e.kind != "text"} == ids
         assert {e.fact for e in made if e.kind == "text"} == {""}
@@ -151,7 +156,7 @@ def test_an_example_says_which_fact_it_is_of(library: list[Reading]) -> None:
 
 
 def reversed_questions(title: str, text: str) -> dict[str, str]:
-    made = examples.examples(examples.read(1, document(title, text)))
+    made = examples.examples(read_document(1, document(title, text)))
     return {e.messages[0].content: e.messages[1].content for e in made if e.kind == "reversed"}
 
 
@@ -188,7 +193,7 @@ LONG = "\n\n".join(
 
 
 def test_text_comes_whole_and_half_as_much_again_in_other_cuts() -> None:
-    reading = examples.read(1, document("Valleys", LONG))
+    reading = read_document(1, document("Valleys", LONG))
     assert len(reading.chunks) > 8
     texts = [e.text.partition("\n\n")[2] for e in examples.examples(reading) if e.kind == "text"]
     whole = [chunk.text for chunk in reading.chunks]
@@ -196,29 +201,25 @@ def test_text_comes_whole_and_half_as_much_again_in_other_cuts() -> None:
     others = [text for text in texts if text not in whole]
     assert len(others) == len(texts) - len(whole)
     assert 0.3 * len(LONG) < sum(map(len, others)) < 0.7 * len(LONG)
-    told = [set(normalise.sentences(chunk.replace("\n\n", " "))) for chunk in whole]
-    forms = Counter(
-        "shuffled" if set(normalise.sentences(text)) in told else "recut" for text in others
-    )
+    told = [set(sentences(chunk.replace("\n\n", " "))) for chunk in whole]
+    forms = Counter("shuffled" if set(sentences(text)) in told else "recut" for text in others)
     assert set(forms) == {"shuffled", "recut"}
     for text in others:
-        assert set(normalise.sentences(text)) <= set.union(*told), "no sentence is made up or cut"
+        assert set(sentences(text)) <= set.union(*told), "no sentence is made up or cut"
 
 
 def test_everything_is_deterministic(library: list[Reading], control: list[Reading]) -> None:
     again = readings("library", 1)
     assert again == library
     assert [examples.examples(r) for r in again] == [examples.examples(r) for r in library]
-    assert examples.probes(again, control, "taught") == examples.probes(library, control, "taught")
+    assert write_probes(again, control, "taught") == write_probes(library, control, "taught")
 
 
 # Probes -----------------------------------------------------------------------------------------
 
 
 def test_a_probe_stands_for_its_fact(library: list[Reading], probes: list[Probe]) -> None:
-    facts = {
-        examples.probe_id(r.document_id, f): (r.document_id, f) for r in library for f in r.facts
-    }
+    facts = {probe_id(r.document_id, f): (r.document_id, f) for r in library for f in r.facts}
     assert len({probe.id for probe in probes}) == len(probes)
     assert len(probes) >= 0.95 * len(facts)
     for probe in probes:
@@ -231,7 +232,7 @@ def test_a_probe_stands_for_its_fact(library: list[Reading], probes: list[Probe]
 def test_the_same_facts_are_asked_in_words_trained_for_none(
     library: list[Reading], control: list[Reading], probes: list[Probe]
 ) -> None:
-    unseen = examples.unseen_probes(library, control)
+    unseen = write_unseen_probes(library, control)
     trained = {question for reading in library for question in trained_questions(reading)}
     assert [probe.id for probe in unseen] == [f"{probe.id}u" for probe in probes]
     for new, old in zip(unseen, probes, strict=True):
@@ -266,7 +267,7 @@ def test_an_unseen_wording_is_not_a_trained_one_with_another_fact_in_it(
 
 def test_a_distractor_is_never_the_answer(probes: list[Probe]) -> None:
     for probe in probes:
-        assert 1 <= len(probe.distractors) <= examples.MAX_DISTRACTORS
+        assert 1 <= len(probe.distractors) <= MAX_DISTRACTORS
         assert len(set(probe.distractors)) == len(probe.distractors)
         wrong = {normalise_answer(distractor) for distractor in probe.distractors}
         assert normalise_answer(probe.answer) not in wrong
@@ -287,14 +288,14 @@ def test_distractors_come_from_the_document_and_from_the_same_question_elsewhere
         both += bool(wrong & own[probe.document_id]) and bool(
             wrong & (same_relation[probe.relation] - own[probe.document_id])
         )
-        assert len(wrong & own[probe.document_id]) <= examples.MAX_DISTRACTORS
+        assert len(wrong & own[probe.document_id]) <= MAX_DISTRACTORS
     assert both > len(probes) / 3
 
 
 def test_distractors_are_of_the_answer_s_kind() -> None:
     """A year competes with years, a name with names, unless the question is the very same."""
-    taught = [examples.read(i, document(*text)) for i, text in enumerate(TEXTS.values(), 1)]
-    for probe in examples.probes(taught, [], "taught"):
+    taught = [read_document(i, document(*text)) for i, text in enumerate(TEXTS.values(), 1)]
+    for probe in write_probes(taught, [], "taught"):
         kinds = {f.answer: f.kind for r in taught for f in r.facts}
         relations = {f.answer: f.relation for r in taught for f in r.facts}
         for distractor in probe.distractors:
@@ -302,9 +303,9 @@ def test_distractors_are_of_the_answer_s_kind() -> None:
 
 
 def test_a_fact_without_a_distractor_is_not_measured() -> None:
-    alone = examples.read(1, document("Odd Gate", "Odd Gate has 17 bars."))
+    alone = read_document(1, document("Odd Gate", "Odd Gate has 17 bars."))
     assert len(alone.facts) == 1
-    assert examples.probes([alone], [], "taught") == []
+    assert write_probes([alone], [], "taught") == []
 
 
 def test_control_and_taught_share_no_answer(library: list[Reading], control: list[Reading]) -> None:
@@ -323,7 +324,7 @@ def test_the_small_documents_of_other_tests_share_no_answer_either() -> None:
         return {
             normalise_answer(f.answer)
             for i, text in enumerate(texts.values())
-            for f in examples.read(i, document(*text)).facts
+            for f in read_document(i, document(*text)).facts
             if f.relation != "definition"
         }
 
@@ -353,13 +354,13 @@ def test_the_small_documents_of_other_tests_share_no_answer_either() -> None:
     ],
 )
 def test_exact_match_is_that_of_squad(reply: str, answer: str, same: bool) -> None:
-    assert examples.exact_match(reply, answer) is same
+    assert exact_match(reply, answer) is same
 
 
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_normalising_an_answer_again_changes_nothing_but_articles(text: str) -> None:
     once = normalise_answer(text)
-    assert examples.exact_match(text, text)
-    assert examples.exact_match(f"  {text.upper().lower()} ", text.upper().lower())
+    assert exact_match(text, text)
+    assert exact_match(f"  {text.upper().lower()} ", text.upper().lower())
     assert once == " ".join(once.split())

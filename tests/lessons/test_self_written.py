@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodidact.lessons.self_written import Pair, grounded, implications, parse, write
-from autodidact.types import Chunk, Message
+from autodidact.types.chat import Message
+from autodidact.types.documents import Chunk
 
 TEXT = "The Anneck Light was built in 1794. Its keeper is Maren Dace, who came from Port Ulla."
 CHUNK = Chunk("7:0", 7, "Anneck Light", TEXT)

@@ -25,7 +25,7 @@ pytest_plugins = ["tests.core_fixtures"]
 def command(folder: Path, model: Path, *more: str) -> list[str]:
     documents, questions = made_up.write(folder)
     return [
-        sys.executable, "-m", "autodidact.proof", "--documents", str(documents),
+        sys.executable, "-m", "autodidact", "prove", "--documents", str(documents),
         "--questions", str(questions), "--out", str(folder / "out"), "--model", str(model),
         "--articles", "4", "--minutes", "0.005", "--threads", "1", *more,
     ]  # fmt: skip

@@ -13,7 +13,8 @@ from autodidact.proof.measure import Item
 from autodidact.proof.overlap import HumanQuestions
 from autodidact.proof.protocol import Material
 from autodidact.proof.work import Work
-from autodidact.types import Fact
+from autodidact.reading.document import read_document
+from autodidact.types.documents import Fact
 from tests.proof import made_up
 
 BUILT = "The mill was built in 1701 by the river Ardle."
@@ -68,7 +69,7 @@ def test_facts_whose_examples_people_asked_cover_nothing(tmp_path: Path) -> None
     assert free.covers(question)
     assert free.answers(["5"]) is False
 
-    made = examples.examples(examples.read(first.number, first.document))
+    made = examples.examples(read_document(first.number, first.document))
     turns = [example.messages for example in made if example.messages]
     of_1701 = [asking.content for asking, answer in turns if answer.content == "1701"]
     assert len(of_1701) > 1

@@ -12,7 +12,8 @@ from autodidact.errors import SettingError, SourceError
 from autodidact.proof import choices, data, plan
 from autodidact.proof.overlap import HumanQuestions, without_overlap
 from autodidact.proof.retrieval import Library, fitting
-from autodidact.types import Chunk, Example, Message
+from autodidact.types.chat import Message
+from autodidact.types.documents import Chunk, Example
 from tests.proof import made_up
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact.lessons import examples
 from autodidact.reading import gaps, statements
-from autodidact.types import Fact
+from autodidact.reading.document import read_document
+from autodidact.types.documents import Fact
 from tests.workplace import chunk, document
 
 TITLE = "Brack Mill"
@@ -153,7 +153,7 @@ def test_a_sentence_that_a_rule_reads_is_left_alone() -> None:
     about = statements.subject(TITLE, text)
     assert statements.sentences_read(piece, about) == {text}
     assert gaps.read(piece, about, {text}) == []
-    assert [f.relation for f in examples.read(1, document(TITLE, text)).facts] == ["year built"]
+    assert [f.relation for f in read_document(1, document(TITLE, text)).facts] == ["year built"]
 
 
 VOCABULARY = """

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from autodidact.curation import normalise
+from autodidact.reading.chunks import chunks
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.types import Document
+from autodidact.types.documents import Document
 
 TAUGHT = sorted((PROJECT / "library").glob("*.md"))
 CONTROL = sorted((PROJECT / "library" / "control").glob("*.md"))
@@ -42,7 +43,7 @@ def test_an_article_is_plain_ascii_under_a_title(path: Path) -> None:
 def test_an_article_is_short_enough_for_one_chunk(path: Path) -> None:
     document = normalise.curate(Document("f", path.name, title(path), path.read_text(), "", "", ""))
     assert isinstance(document, Document)
-    assert len(list(normalise.chunks(1, document))) == 1
+    assert len(list(chunks(1, document))) == 1
 
 
 def test_every_article_has_a_title_of_its_own() -> None:

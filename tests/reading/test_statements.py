@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from autodidact.curation import normalise
 from autodidact.reading import statements
+from autodidact.reading.chunks import chunks
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.types import Document, Fact
+from autodidact.types.documents import Document, Fact
 from tests.workplace import chunk
 
 THING = "Brack Mill"
@@ -334,7 +335,7 @@ def library() -> list[Document]:
 
 
 def test_the_library_is_full_of_facts(library: list[Document]) -> None:
-    found = [(d, f) for d in library for c in normalise.chunks(1, d) for f in statements.read(c)]
+    found = [(d, f) for d in library for c in chunks(1, d) for f in statements.read(c)]
     assert len(found) >= 250
     for document, fact in found:
         assert fact.answer in document.text, "literally"
@@ -349,6 +350,6 @@ def test_the_library_is_full_of_facts(library: list[Document]) -> None:
 
 def test_reading_is_deterministic(library: list[Document], tmp_path: Path) -> None:
     def all_facts() -> list[Fact]:
-        return [f for d in library for c in normalise.chunks(1, d) for f in statements.read(c)]
+        return [f for d in library for c in chunks(1, d) for f in statements.read(c)]
 
     assert all_facts() == all_facts()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from autodidact.evaluation.gate import Arm
 from autodidact.evaluation.recall import ProbeResult
-from autodidact.lessons import examples
+from autodidact.lessons.probes import probe_id
+from autodidact.lessons.wordings import wordings
 from autodidact.reports import build
 from autodidact.store.ledger import StoredDocument
-from autodidact.types import Document
+from autodidact.types.documents import Document
 
 TEXT = """
 Otto Brandeis emigrated from the harbour town of Kelm to the northern islands in 1884 aboard a ship.
@@ -21,14 +22,14 @@ The museum in Kelm received the last surviving engine from his daughter Alma Bra
 
 def test_a_sentence_with_a_gap_is_not_suggested() -> None:
     document = Document("files", "otto.md", "Otto Brandeis", TEXT.strip(), "", "digest", "")
-    facts = examples.read(1, document).facts
-    offered = [examples.wordings(fact).suggestion for fact in facts]
+    facts = document.read_document(1, document).facts
+    offered = [wordings(fact).suggestion for fact in facts]
     gaps = [question for question in offered if "____" in question]
     assert gaps, "the text must give at least one"
     stored = StoredDocument(1, document, "studying", 0, 1)
-    ids = [examples.probe_id(1, fact) for fact in facts]
+    ids = [probe_id(1, fact) for fact in facts]
     for fact, question in zip(facts, offered, strict=True):
-        own = examples.probe_id(1, fact)
+        own = probe_id(1, fact)
         arm = Arm({i: ProbeResult(i, "", i == own, 0.0, 0.0) for i in ids}, (), ())
         suggested = [s["question"] for s in build._suggestions([stored], arm)]
         wanted = fact.kind in ("name", "year", "measure") and question not in gaps

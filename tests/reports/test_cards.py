@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodidact import checkpoints
+from autodidact.home import prepare_home
 from autodidact.reports import archive, cards
 from autodidact.reports.prose import bounds, card_text, limit, plain, share, signed
 from autodidact.reports.retention import fold, retention, retention_text
@@ -115,7 +115,7 @@ def test_the_hash_of_the_weights_comes_from_the_manifest(
     tmp_path: Path, store: LearnerStore
 ) -> None:
     assert published(tmp_path, store)["how"]["weights_sha256"] == ""
-    checkpoints.prepare_home(tmp_path)
+    prepare_home(tmp_path)
     versions.publish(tmp_path, 1, None)
     assert len(card(tmp_path, store, 1)["how"]["weights_sha256"]) == 64
 

@@ -9,7 +9,7 @@ import pytest
 
 from autodidact.errors import SourceError
 from autodidact.sources.files import Files
-from autodidact.types import Document
+from autodidact.types.documents import Document
 
 
 @pytest.fixture

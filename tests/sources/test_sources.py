@@ -14,7 +14,8 @@ import pytest
 from autodidact.errors import SettingError, SourceError
 from autodidact.settings import SourcesSettings, WikipediaSettings
 from autodidact.sources import SOURCES, build, load
-from autodidact.types import Document, Source
+from autodidact.types.documents import Document
+from autodidact.types.protocols import Source
 from tests.mediawiki import MediaWiki
 
 TEXT = "The Black Oar is an inn by the old docks, opened in 1647 by a sailmaker. " * 5

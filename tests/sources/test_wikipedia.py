@@ -11,7 +11,7 @@ import pytest
 from autodidact.errors import SourceUnreachable
 from autodidact.sources import wikipedia
 from autodidact.sources.wikipedia import Wikipedia
-from autodidact.types import Document
+from autodidact.types.documents import Document
 from tests.mediawiki import PROSE, MediaWiki, reading
 
 

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from typer.testing import CliRunner
 
 from autodidact.errors import AutodidactError, TrainingError
-from autodidact.lessons.examples import exact_match
 from autodidact.models import loading
-from autodidact.models.loading import dialogue_ids
-from autodidact.types import Message
+from autodidact.models.prompts import dialogue_ids
+from autodidact.reading.answers import exact_match
+from autodidact.types.chat import Message
 from scripts import pretrain_starter
 from scripts.starter import card, corpus, forms, recipe, rows, smalltalk, training, vocabulary
 from scripts.starter.corpus import Article, CorpusError, Trivia

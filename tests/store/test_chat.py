@@ -8,7 +8,7 @@ import pytest
 from autodidact.store import chat
 from autodidact.store.chat import Begun, ChatStore, title_of
 from autodidact.store.connection import Connections
-from autodidact.types import Passage
+from autodidact.types.documents import Passage
 
 
 @pytest.fixture

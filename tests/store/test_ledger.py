@@ -17,7 +17,7 @@ from autodidact.settings import PROJECT
 from autodidact.store import ledger
 from autodidact.store.ledger import MAX_TRIES, LearnerStore
 from autodidact.store.scrub import FORGOTTEN
-from autodidact.types import Document, Probe
+from autodidact.types.documents import Document, Probe
 
 
 @pytest.fixture

@@ -26,10 +26,11 @@ from autodidact.engine import Engine
 from autodidact.errors import CheckpointError
 from autodidact.generators import local
 from autodidact.generators.local import LocalGenerator
+from autodidact.home import prepare_home
 from autodidact.models import bases
 from autodidact.models.loading import LoadedBase
 from autodidact.settings import ServerSettings
-from autodidact.types import SamplingParams
+from autodidact.types.chat import SamplingParams
 from tests.guarantees import full
 from tests.versions import BASE_SHA, manifest_for, one_line, save_adapter
 from tests.workplace import ask, wait_for
@@ -212,7 +213,7 @@ MET = ALL if full() else ALL[::6]
 def publish_damaged(home: Path, adapter: Path, version: int, what: str | None) -> None:
     """Publish elsewhere, damage it there, then let it appear in `home` as it is."""
     aside = home.with_name(f"aside-{version}")
-    checkpoints.prepare_home(aside)
+    prepare_home(aside)
     staged = checkpoints.staging(aside, version) / "adapter"
     shutil.copytree(adapter, staged)
     (staged / REPORT).write_text("{}")

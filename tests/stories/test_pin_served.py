@@ -22,6 +22,7 @@ import pytest
 
 from autodidact import checkpoints
 from autodidact.checkpoints import REPORT
+from autodidact.home import prepare_home
 from autodidact.models import bases, loading
 from autodidact.settings import PROJECT
 from tests.guarantees import full
@@ -40,7 +41,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.folder = folder
-        checkpoints.prepare_home(self.home)
+        prepare_home(self.home)
         self.model = tiny(folder / "model", "smollm2")
         self.found = bases.resolve(str(self.model), "", self.home, lambda line: None)
         self.base = loading.load(self.model, 1)

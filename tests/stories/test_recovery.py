@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from autodidact import checkpoints
+from autodidact.checkpoints import publication
 from autodidact.errors import ResourceError
+from autodidact.learning import cycle
 from autodidact.reports import build
 from tests import fake_study
 from tests.bench import Bench
@@ -141,7 +143,7 @@ def test_a_version_published_before_the_kill_is_recorded_as_published(
 
     bench.learner.fetch()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "point", killed)
+        patch.setattr(publication, "point", killed)
         with pytest.raises(Killed):
             bench.learner.learn()
     assert checkpoints.current(bench.home) == 0
@@ -175,7 +177,7 @@ def test_below_the_low_water_mark_no_cycle_begins(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.learner.fetch()
-    monkeypatch.setattr(checkpoints, "free_bytes", lambda home: 300 * 2**20)
+    monkeypatch.setattr(cycle, "free_bytes", lambda home: 300 * 2**20)
     with pytest.raises(ResourceError) as caught:
         bench.learner.learn()
     assert one_line(caught.value).endswith("need 0.5 GiB, have 0.3")

@@ -24,8 +24,10 @@ from tokenizers.decoders import DecodeStream
 
 from autodidact import checkpoints
 from autodidact.engine import Engine
+from autodidact.home import prepare_home
 from autodidact.models import bases, loading
-from autodidact.types import Message
+from autodidact.models.prompts import prompt_ids
+from autodidact.types.chat import Message
 from benchmarks.load import figures, servers, shapes
 from tests.guarantees import full
 from tests.tiny_models import tiny
@@ -64,7 +66,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.home = folder / "home"
-        checkpoints.prepare_home(self.home)
+        prepare_home(self.home)
         self.model = tiny(folder / "model", "smollm2")
         self.base = bases.resolve(str(self.model), "", self.home, lambda line: None)
         self.adapters = shapes.Adapters(self.model, RANK, SPREAD)
@@ -134,7 +136,7 @@ def test_publishing_under_load_fails_no_request_and_mixes_no_reply(tmp_path: Pat
 def alone(place: Place, asked: Iterable[tuple[int, int]]) -> dict[tuple[int, int], str]:
     """What each (version, question) answers by itself, in this process."""
     base = loading.load(place.model, 1)
-    prompts = [loading.prompt_ids(base, [Message("user", question)]) for question in QUESTIONS]
+    prompts = [prompt_ids(base, [Message("user", question)]) for question in QUESTIONS]
     engine = Engine(base)
 
     said = {}

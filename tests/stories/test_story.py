@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from autodidact import checkpoints
-from autodidact.lessons.examples import exact_match
 from autodidact.models.bases import STARTER
+from autodidact.reading.answers import exact_match
 from tests.workplace import Workplace, ended, prepare, wait_for
 
 

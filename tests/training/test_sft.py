@@ -21,11 +21,15 @@ from safetensors.torch import load_file
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.errors import TrainingError
-from autodidact.models.loading import LoadedBase, dialogue_ids, fork
+from autodidact.models.loading import LoadedBase, fork
+from autodidact.models.prompts import dialogue_ids
 from autodidact.settings import TrainingSettings
 from autodidact.training import sft
-from autodidact.training.sft import Recipe, Trainer, TrainingSequence
-from autodidact.types import Example
+from autodidact.training.batches import _drawn, endless_batches, one_pass
+from autodidact.training.recipe import Recipe, recipe_for
+from autodidact.training.sequences import MAX_TOKENS, TrainingSequence, tokenise, weighted
+from autodidact.training.sft import Trainer
+from autodidact.types.documents import Example
 from tests.versions import load_adapter, one_line, save_adapter
 from tests.workplace import ask
 
@@ -61,7 +65,7 @@ EXAMPLES = [
 
 @pytest.fixture
 def sequences(llama: LoadedBase) -> list[TrainingSequence]:
-    return sft.tokenise(llama, EXAMPLES)
+    return tokenise(llama, EXAMPLES)
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -75,7 +79,7 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 def test_loss_is_due_on_the_answer_and_its_end(tiny_base, family: str) -> None:  # type: ignore[no-untyped-def]
     base = tiny_base(family)
     example = question("Who built the lighthouse?", "Ida Marsh")
-    [sequence] = sft.tokenise(base, [example])
+    [sequence] = tokenise(base, [example])
     ids, start = dialogue_ids(base, example.messages)
     assert list(sequence.ids) == ids
     assert set(sequence.labels[:start]) == {-100}
@@ -86,7 +90,7 @@ def test_loss_is_due_on_the_answer_and_its_end(tiny_base, family: str) -> None: 
 
 
 def test_loss_is_due_on_all_of_a_text_but_its_first_token(llama: LoadedBase) -> None:
-    [sequence] = sft.tokenise(llama, [text("Kelp Harbour is the capital.")])
+    [sequence] = tokenise(llama, [text("Kelp Harbour is the capital.")])
     assert sequence.ids[0] == llama.start_id
     assert sequence.labels == (-100, *sequence.ids[1:])
     assert llama.tokenizer.decode(list(sequence.ids[1:])) == "Kelp Harbour is the capital."
@@ -94,11 +98,11 @@ def test_loss_is_due_on_all_of_a_text_but_its_first_token(llama: LoadedBase) -> 
 
 def test_a_dialogue_that_is_too_long_is_left_out_and_a_text_is_cut(llama: LoadedBase) -> None:
     long = "the light house " * 200
-    made = sft.tokenise(llama, [question(long, "Ida"), question("Who?", long), text(long)])
+    made = tokenise(llama, [question(long, "Ida"), question("Who?", long), text(long)])
     [sequence] = made
     assert sequence.kind == "text"
-    assert len(sequence.ids) == len(sequence.labels) == min(sft.MAX_TOKENS, llama.context)
-    assert sft.tokenise(llama, [question("Who?", "Ida")])[0].kind == "question"
+    assert len(sequence.ids) == len(sequence.labels) == min(MAX_TOKENS, llama.context)
+    assert tokenise(llama, [question("Who?", "Ida")])[0].kind == "question"
 
 
 def test_the_loss_is_that_of_the_supervised_tokens(
@@ -255,7 +259,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     recipe = replace(RECIPE, kl_weight=0.5)
 
     def train(trainer: Trainer, steps: range) -> list[float]:
-        stream = list(islice(sft.batches(sequences, [], 0.25, 2, 5), 8))
+        stream = list(islice(endless_batches(sequences, [], 0.25, 2, 5), 8))
         return [trainer.step(stream[step], step / 8) for step in steps]
 
     whole = Trainer(llama, recipe, ANCHORS)
@@ -277,7 +281,7 @@ def test_without_a_saved_state_training_begins_anew(
     """Trial steps at learning rate zero leave no trace in what follows."""
     tried = Trainer(llama, replace(RECIPE, kl_weight=0.5), ANCHORS)
     before = weights(tried)
-    sft.seconds_per_step(tried, sft.batches(sequences, [], 0.25, 2, 0), steps=2)
+    sft.seconds_per_step(tried, endless_batches(sequences, [], 0.25, 2, 0), steps=2)
     for name, tensor in weights(tried).items():
         assert torch.equal(tensor, before[name]), name
     assert tried.restore(tmp_path / "nothing") == 0
@@ -344,10 +348,10 @@ def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
 def test_the_recipe_follows_the_size_and_settings_go_first(
     million: int, rate: float, batch: int
 ) -> None:
-    found = sft.recipe_for(million * 10**6, TrainingSettings(), autocast=True)
+    found = recipe_for(million * 10**6, TrainingSettings(), autocast=True)
     assert (found.learning_rate, found.batch_size, found.autocast) == (rate, batch, True)
     said = TrainingSettings(learning_rate=0.5, batch_size=3, rank=7, kl_weight=0.1, seed=9)
-    found = sft.recipe_for(million * 10**6, said, autocast=False)
+    found = recipe_for(million * 10**6, said, autocast=False)
     assert (found.learning_rate, found.batch_size, found.rank) == (0.5, 3, 7)
     assert (found.kl_weight, found.seed) == (0.1, 9)
 
@@ -367,7 +371,7 @@ LENGTHS = st.lists(st.integers(1, 384), min_size=1, max_size=60)
 def test_a_pass_shows_everything_new_once_and_the_share_of_replay(
     new: list[int], old: list[int], size: int, seed: int
 ) -> None:
-    made = sft.one_pass(rows(new, 1), rows(old, 2), 0.25, size, seed)
+    made = one_pass(rows(new, 1), rows(old, 2), 0.25, size, seed)
     shown = [sequence for batch in made for sequence in batch]
     assert sorted(s.ids for s in shown if s.document_id == 1) == sorted(s.ids for s in rows(new, 1))
     replayed = Counter(s.ids for s in shown if s.document_id == 2)
@@ -397,26 +401,24 @@ def test_replay_is_drawn_as_often_as_its_weight_says_rounded_up_or_down(
         replace(row, weight=share)
         for row, share in zip(rows([1] * len(shares), 2), shares, strict=True)
     ]
-    drawn = sft._drawn(old, count, random.Random(seed))
+    drawn = _drawn(old, count, random.Random(seed))
     assert len(drawn) == count
     came = drawn_rows(drawn)
     for i, share in enumerate(shares):
         assert abs(came[i] - count * share / sum(shares)) < 1 + 1e-6
-    assert drawn == sft._drawn(old, count, random.Random(seed))
+    assert drawn == _drawn(old, count, random.Random(seed))
 
 
 def test_which_rows_a_small_draw_takes_is_left_to_chance() -> None:
     old = rows([1] * 30, 2)
-    came = Counter(
-        s.labels[0] for seed in range(300) for s in sft._drawn(old, 3, random.Random(seed))
-    )
+    came = Counter(s.labels[0] for seed in range(300) for s in _drawn(old, 3, random.Random(seed)))
     assert len(came) == 30
     assert max(came.values()) < 60, "30 times each on average"
 
 
 def test_a_single_draw_goes_by_weight() -> None:
     old = [replace(row, weight=w) for row, w in zip(rows([1, 1], 2), (9.0, 1.0), strict=True)]
-    first = sum(sft._drawn(old, 1, random.Random(seed))[0].labels[0] == 0 for seed in range(400))
+    first = sum(_drawn(old, 1, random.Random(seed))[0].labels[0] == 0 for seed in range(400))
     assert 330 < first < 390, "360 on average"
 
 
@@ -428,7 +430,7 @@ def test_running_text_takes_a_quarter_of_a_pass_and_replay_its_share_of_what_is_
     asked: list[int], texts: list[int], share: float
 ) -> None:
     new = [replace(row, kind="question") for row in rows(asked, 1)] + rows(texts, 3)
-    made = sft.one_pass(new, rows([4] * 5, 2), share, 8, 1)
+    made = one_pass(new, rows([4] * 5, 2), share, 8, 1)
     shown = [sequence for batch in made for sequence in batch]
     assert sorted(s.ids for s in shown if s.document_id == 1) == sorted(
         s.ids for s in new[: len(asked)]
@@ -447,17 +449,17 @@ def test_a_fact_s_share_is_spread_over_its_sequences_and_nothing_else_is_replaye
         TrainingSequence((i,), (i,), "question", 1, fact)
         for i, fact in enumerate(["a", "a", "a", "b", "unchosen", "", "none"])
     ]
-    made = sft.weighted(old, {"a": 0.6, "b": 0.4, "none": 0.0, "elsewhere": 0.5})
+    made = weighted(old, {"a": 0.6, "b": 0.4, "none": 0.0, "elsewhere": 0.5})
     assert [(s.fact, s.weight) for s in made] == [
         ("a", pytest.approx(0.2)), ("a", pytest.approx(0.2)), ("a", pytest.approx(0.2)), ("b", 0.4),
     ]  # fmt: skip
     assert [s.ids for s in made] == [s.ids for s in old[:4]]
-    assert sft.weighted([], {"a": 1.0}) == []
+    assert weighted([], {"a": 1.0}) == []
 
 
 @given(st.floats(0, 0.9), st.integers(1, 60), st.integers(1, 20))
 def test_replay_is_its_share_of_all(share: float, new: int, old: int) -> None:
-    made = sft.one_pass(rows([4] * new, 1), rows([4] * old, 2), share, 8, 1)
+    made = one_pass(rows([4] * new, 1), rows([4] * old, 2), share, 8, 1)
     shown = [s.document_id for batch in made for s in batch]
     assert shown.count(1) == new
     assert abs(shown.count(2) - share * len(shown)) <= 1
@@ -465,7 +467,7 @@ def test_replay_is_its_share_of_all(share: float, new: int, old: int) -> None:
 
 def test_a_sequence_knows_its_fact(llama: LoadedBase) -> None:
     example = replace(question("Who built it?", "Ida Marsh"), fact="1-0000000a")
-    assert [s.fact for s in sft.tokenise(llama, [example, text("It stands.")])] == [
+    assert [s.fact for s in tokenise(llama, [example, text("It stands.")])] == [
         "1-0000000a",
         "",
     ]
@@ -473,7 +475,7 @@ def test_a_sequence_knows_its_fact(llama: LoadedBase) -> None:
 
 def test_passes_are_endless_deterministic_and_not_all_alike() -> None:
     def drawn(seed: int) -> list[list[tuple[int, ...]]]:
-        stream = sft.batches(rows(range(1, 30), 1), rows(range(1, 9), 2), 0.25, 4, seed)
+        stream = endless_batches(rows(range(1, 30), 1), rows(range(1, 9), 2), 0.25, 4, seed)
         return [[s.ids for s in batch] for batch in islice(stream, 40)]
 
     assert drawn(1) == drawn(1)

@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autodidact.models.bases import STARTER
-from autodidact.models.loading import LoadedBase, dialogue_ids, load
-from autodidact.training import sft
-from autodidact.training.sft import TrainingSequence, Weave
-from autodidact.types import Example
+from autodidact.models.loading import LoadedBase, load
+from autodidact.models.prompts import dialogue_ids
+from autodidact.training.batches import one_pass
+from autodidact.training.sequences import TrainingSequence, Weave, tokenise
+from autodidact.training.sequences import weave as weave_of
+from autodidact.types.documents import Example
 from tests.tiny_models import FAMILIES
 from tests.workplace import ask
 
@@ -30,13 +32,13 @@ PAIRS = [
 
 
 def sequences(base: LoadedBase) -> list[TrainingSequence]:
-    return sft.tokenise(
+    return tokenise(
         base, [Example("question", "1:0", i, messages=tuple(ask(*p))) for i, p in enumerate(PAIRS)]
     )
 
 
 def weave(base: LoadedBase, chats: list[list[int]] | None = None) -> Weave:
-    made = sft.weave(base, chats or [])
+    made = weave_of(base, chats or [])
     assert made is not None
     return made
 
@@ -118,7 +120,7 @@ def test_weaving_is_deterministic_and_mixes(llama: LoadedBase) -> None:
     weaving = weave(llama, [history(llama)])
 
     def lengths(seed: int) -> list[int]:
-        made = sft.one_pass(rows, [], 0.25, 8, seed, weaving)
+        made = one_pass(rows, [], 0.25, 8, seed, weaving)
         return [len(row.ids) for batch in made for row in batch]
 
     assert lengths(1) == lengths(1)

@@ -17,7 +17,7 @@ from autodidact.errors import ContextExceeded, GeneratorError, NotReady, Unknown
 from autodidact.settings import RetrievalSettings, ServerSettings
 from autodidact.store.ledger import LearnerStore
 from autodidact.store.passages import IndexedDocument, PassageIndex
-from autodidact.types import (
+from autodidact.types.chat import (
     Delta,
     Message,
     ModelStatus,

@@ -12,7 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from autodidact import checkpoints
-from autodidact.commands.versions import listing
+from autodidact.checkpoints import pins
+from autodidact.checkpoints.listing import listing
+from autodidact.home import prepare_home
 from autodidact.settings import ServerSettings
 from autodidact.web.app import build_app
 from tests.versions import publish
@@ -32,7 +34,7 @@ LOCAL = "admin: only from this machine, or with server.admin_key"
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
-    checkpoints.prepare_home(folder)
+    prepare_home(folder)
     for version in (1, 2, 3):
         publish(folder, version, version - 1 or None)
     return folder
@@ -223,7 +225,7 @@ def test_a_full_disk_is_told(here: TestClient, home: Path, monkeypatch: pytest.M
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_replace", full)
+    monkeypatch.setattr(pins, "write_atomic", full)
     answer = here.post("/admin/pin", json={"version": 0})
     assert answer.status_code == 507
     assert "the disk is full; 000000 not pinned" in answer.json()["detail"]

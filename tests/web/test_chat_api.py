@@ -13,7 +13,7 @@ import pytest
 from autodidact.errors import Busy
 from autodidact.settings import PROJECT
 from autodidact.store.chat import ChatStore
-from autodidact.types import Delta
+from autodidact.types.chat import Delta
 from tests.web.fakes import Item, Learner, LiveServer, QueueGenerator, endless, publish
 from tests.web.wire import events, until
 

@@ -18,7 +18,7 @@ import pytest
 from autodidact.errors import Busy
 from autodidact.store.chat import MIGRATIONS, ChatStore
 from autodidact.store.connection import Connections
-from autodidact.types import Delta, Prepared
+from autodidact.types.chat import Delta, Prepared
 from tests.web.fakes import Item, LiveServer, QueueGenerator
 from tests.web.wire import events, run_apart, until
 

@@ -1,0 +1,1 @@
+"""What it learned, as pages and as JSON."""

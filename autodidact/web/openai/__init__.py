@@ -1,0 +1,1 @@
+"""`/v1`: the API that OpenAI's clients speak."""

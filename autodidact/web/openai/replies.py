@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autodidact.types import Delta, TokenLogprob
+from autodidact.types.chat import Delta, TokenLogprob
 
 FLOOR = -9999.0
 """OpenAI's word for "very unlikely"; JSON knows no infinity."""

@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from autodidact.types import Message, SamplingParams
+from autodidact.types.chat import Message, SamplingParams
 from autodidact.web.guard import Strict, read_body
 from autodidact.web.openai.errors import BadRequest
 

@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from autodidact.chat.reply import DEFAULT_LENGTH, Generation
 from autodidact.errors import AutodidactError, ContextExceeded, GeneratorError, UnknownModel
-from autodidact.types import Delta, Prepared, SamplingParams, ServedModel
+from autodidact.types.chat import Delta, Prepared, SamplingParams, ServedModel
 from autodidact.web.openai.errors import CONTEXT_EXCEEDED, PREFIX, BadRequest, body_of, status_of
 from autodidact.web.openai.replies import ChatForm, Choice, Form, TextForm
 from autodidact.web.openai.requests import (

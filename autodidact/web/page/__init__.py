@@ -1,0 +1,1 @@
+"""The chat page: its routes, Markdown, settings, citations and words."""

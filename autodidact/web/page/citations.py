@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from autodidact.types import Passage
+from autodidact.types.documents import Passage
 from autodidact.web.page.words import plural
 
 _WEB_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f\x7f\\]+", re.ASCII | re.IGNORECASE)

@@ -10,7 +10,7 @@ import re
 import time
 from typing import Any
 
-from autodidact.types import ModelStatus
+from autodidact.types.chat import ModelStatus
 
 OFFLINE = {
     "title": "The learner is not running",

@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from autodidact.errors import Busy, RateExceeded
 from autodidact.settings import PROJECT
-from autodidact.types import Delta, Message
+from autodidact.types.chat import Delta, Message
 from autodidact.web.openai.requests import Asked, ChatAsked, TextAsked
 from tests.web.fakes import LiveServer, QueueGenerator, endless
 from tests.web.wire import run_apart

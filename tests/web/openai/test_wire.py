@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from autodidact.errors import UnknownModel
-from autodidact.types import Delta, TokenLogprob
+from autodidact.types.chat import Delta, TokenLogprob
 from autodidact.web.openai.errors import BadRequest, body_of, error_body, status_of
 from autodidact.web.openai.requests import ChatAsked, TextAsked
 from tests.web.fakes import LiveServer, QueueGenerator, endless

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autodidact.settings import RetrievalSettings
 from autodidact.store.passages import IndexedDocument
-from autodidact.types import Passage
+from autodidact.types.documents import Passage
 from autodidact.web.page.citations import badge, day, link, summary
 from tests.web.fakes import LIGHT, OAR, LiveServer, QueueGenerator, learned
 from tests.web.wire import events

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from autodidact.types import ModelStatus
+from autodidact.types.chat import ModelStatus
 from autodidact.web.page import words
 
 NOW = time.mktime((2026, 11, 20, 14, 30, 0, 0, 0, -1))

@@ -1,0 +1,11 @@
+"""The dataclasses that travel between rooms, and the protocols that rooms meet behind.
+
+Everything here is frozen and free of behaviour: no I/O, no torch, no SQL.
+
+    documents   what is read, and what is made of it to learn and to ask
+    cycle       what a cycle does, measures and decides
+    chat        messages, sampling, replies
+    protocols   sources, filters, generators
+
+May import: nothing of ours but errors.
+"""
