@@ -9,6 +9,7 @@
     │   └── BaseMismatch       2  … because base.json fixes another one
     ├── CheckpointError        3  a checkpoint is damaged, incomplete or not ours
     ├── ResourceError          4  disk or memory is short
+    ├── StoreOutdated      1  a database waits for the learner to bring it up to date
     ├── LockHeld               5  another learner (or server) works in this folder
     ├── TrainingError          1  the study process failed; the cycle is recorded as failed
     └── GeneratorError         1  a reply cannot be made; `status` is the HTTP status it maps to
@@ -61,6 +62,10 @@ class CheckpointError(AutodidactError):
 
 class ResourceError(AutodidactError):
     exit_code = 4
+
+
+class StoreOutdated(AutodidactError):
+    """A reader met a database of an older schema."""
 
 
 class LockHeld(AutodidactError):

@@ -23,14 +23,14 @@ from typing import Any, Literal
 from autodidact import checkpoints
 from autodidact.curation import normalise
 from autodidact.evaluation.gate import Limits
-from autodidact.lessons import examples, replay
+from autodidact.learning import admission
+from autodidact.lessons import replay
 from autodidact.lessons.probes import write_probes, write_unseen_probes
 from autodidact.models import bases
-from autodidact.reading.document import Findings, read_document
 from autodidact.settings import Settings
 from autodidact.sources.files import Files
-from autodidact.store.ledger import LearnerStore, StoredDocument
-from autodidact.types.documents import Document, Probe
+from autodidact.store.ledger import LearnerStore
+from autodidact.types.documents import Document, Findings, Probe
 
 log = logging.getLogger(__name__)
 CONTROL_DOCUMENTS = 30
@@ -61,7 +61,7 @@ class Agenda:
 
     def next(self, cycle: int) -> dict[str, Any] | None:
         """The job of `cycle`, its probes frozen in the ledger; None when there is nothing to do."""
-        kind = self._kind()
+        kind = self.kind()
         if kind is None:
             return None
         begun = time.monotonic()
@@ -103,17 +103,18 @@ class Agenda:
             **parts,
         }  # fmt: skip
 
-    def _kind(self) -> Kind | None:
+    def kind(self) -> Kind | None:
+        """What is due; None when there is nothing. The idle look: it reads no document."""
         if self.store.count("forgetting"):
             return "forget"
         if self._consolidation_due():
             return "consolidate"
-        return "learn" if self._readable(1) else None
+        return "learn" if self.store.queue(1) else None
 
     def _consolidation_due(self) -> bool:
         since = self.store.published_since_consolidation()
         every = self.settings.training.consolidate_every
-        if not since or not self.store.remembered():
+        if not since or not self.store.has_learned():
             return False
         if every and since >= every:
             return True
@@ -131,13 +132,14 @@ class Agenda:
     # Learning what is queued -----------------------------------------------------------------
 
     def _learn(self, cycle: int) -> tuple[dict[str, Any], list[Probe]]:
-        queued = self._readable(self.settings.training.documents_per_cycle)
-        taught = [read_document(d.id, d.document) for d in queued]
-        later = self.store.documents("queued", len(queued) + CONTROL_DOCUMENTS)[len(queued) :]
-        control = self._control(later)
-        learned = self.store.documents("learned")
+        material = self.store.material
+        queued = self.store.queue(self.settings.training.documents_per_cycle + CONTROL_DOCUMENTS)
+        most = self.settings.training.documents_per_cycle
+        taught = material.findings(queued[:most])
+        control = self._control(queued[most:])
+        learned = self.store.numbers("learned")
         earlier = _sample(learned, DISTRACTOR_DOCUMENTS, f"{self._seed}:{cycle}:lend")
-        lending = [*(read_document(d.id, d.document) for d in earlier), *control]
+        lending = [*material.findings(earlier), *control]
         asked = _sample(learned, KEPT_DOCUMENTS, f"{self._seed}:{cycle}:kept")
         probes = [
             *_rivals_alike(lambda lent: write_probes(taught, lent, "taught"), lending),
@@ -147,85 +149,71 @@ class Agenda:
         ]
         shares = replay.weights(self._remembered(), cycle)
         shares = replay.choose(shares, f"{self._seed}:{cycle}")
+        examples = material.examples(queued[:most])
         return {
             "fresh": False,
             "documents": [
                 {
-                    "id": r.document_id,
-                    "examples": [asdict(e) for e in examples.examples(r)],
-                    "chunks": [asdict(c) for c in r.chunks],
+                    "id": found.document_id,
+                    "examples": [asdict(e) for e in examples[found.document_id]],
+                    "chunks": [asdict(c) for c in found.chunks],
                 }
-                for r in taught
+                for found in taught
             ],
-            **self._rows(learned, shares),
+            **self._rows(shares),
         }, probes  # fmt: skip
 
-    def _readable(self, limit: int) -> list[StoredDocument]:
-        """Up to `limit` queued documents in which the rules find a fact."""
-        found: list[StoredDocument] = []
-        for stored in self.store.documents("queued"):
-            if len(found) == limit:
-                break
-            if read_document(stored.id, stored.document).facts:
-                found.append(stored)
-            else:
-                self.store.set_unusable(stored.id, "no rule finds a fact in it")
-        return found
-
-    def _control(self, later: Sequence[StoredDocument]) -> list[Findings]:
+    def _control(self, later: Sequence[int]) -> list[Findings]:
         """Documents that this cycle does not teach: the never-taught folder, else the queue's."""
+        numbers: list[int] = []
         folder = self.settings.sources.control
-        readings = []
         if folder is not None and folder.is_dir():
-            for number, document in enumerate(Files(folder).documents(None), start=1):
+            for document in Files(folder).documents(None):
                 curated = normalise.curate(document)
-                if isinstance(curated, Document):
-                    readings.append(read_document(-number, curated))
-        readings = readings or [read_document(d.id, d.document) for d in later]
-        if not readings:
+                if not isinstance(curated, Document):
+                    continue
+                number = self.store.control(curated)
+                if number is None:
+                    log.warning("%s: is among what is taught, and no control", curated.title)
+                    continue
+                admission.read(self.store, number)
+                numbers.append(number)
+        numbers = numbers or list(later)
+        if not numbers:
             log.warning("no control documents: gains are measured against nothing never taught")
-        return readings
+        return self.store.material.findings(numbers)
 
     # Relearning the store --------------------------------------------------------------------
 
     def _relearn(self, cycle: int) -> tuple[dict[str, Any], list[Probe]]:
-        learned = self.store.documents("learned")
+        learned = self.store.numbers("learned")
         everything = {r.fact: 1.0 for r in self._remembered()}
         shares = replay.choose(everything, f"{self._seed}:{cycle}", STORE_FACTS)
         asked = _sample(learned, 4 * KEPT_DOCUMENTS, f"{self._seed}:{cycle}:kept")
         probes = self._frozen(asked, "kept")
-        forgets = self.store.documents("forgetting")
+        forgets = self.store.numbers("forgetting")
         probes += self._frozen(forgets, "forgotten")
         job = {
             "documents": [],
-            "forgets": [d.id for d in forgets],
+            "forgets": forgets,
             "fresh": bool(forgets) or self._drift_spent(),
-            **self._rows(learned, shares),
+            **self._rows(shares),
         }
         return job, probes
 
-    def _rows(self, learned: Sequence[StoredDocument], shares: dict[str, float]) -> dict[str, Any]:
+    def _rows(self, shares: dict[str, float]) -> dict[str, Any]:
         """Training examples of the chosen facts, with the share of each fact."""
-        wanted = {fact.partition("-")[0] for fact in shares}
-        rows = [
-            asdict(example)
-            for stored in learned
-            if str(stored.id) in wanted
-            for example in examples.examples(read_document(stored.id, stored.document))
-            if example.fact in shares
-        ]
-        return {"replay": rows, "shares": shares}
+        rows = self.store.material.examples_of(shares)
+        return {"replay": [asdict(example) for example in rows], "shares": shares}
 
     def _remembered(self) -> list[replay.Remembered]:
         return [replay.Remembered(**row) for row in self.store.remembered()]
 
-    def _frozen(
-        self, documents: Sequence[StoredDocument], split: Literal["kept", "forgotten"]
-    ) -> list[Probe]:
+    def _frozen(self, documents: Sequence[int], split: Literal["kept", "forgotten"]) -> list[Probe]:
         """The probes that were frozen when these documents were taught."""
         if not documents:
             return []
-        found = self.store.probes([d.id for d in documents])
+        found = self.store.probes(documents)
         return [replace(p, split=split) for p in found if p.split == "taught"]
 
     @property
@@ -247,7 +235,7 @@ def _rivals_alike(
     return [*alike, *(probe for probe in make(lending) if probe.id not in have)]
 
 
-def _sample(documents: Sequence[StoredDocument], most: int, seed: str) -> list[StoredDocument]:
+def _sample(documents: Sequence[int], most: int, seed: str) -> list[int]:
     return random.Random(seed).sample(list(documents), min(len(documents), most))
 
 

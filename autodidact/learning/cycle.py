@@ -27,9 +27,10 @@ from autodidact.curation import normalise
 from autodidact.errors import AutodidactError, CheckpointError, ResourceError, SourceError
 from autodidact.evaluation import gate, judge
 from autodidact.home import free_bytes, write_atomic
-from autodidact.learning import forget
+from autodidact.learning import admission, forget
 from autodidact.learning.agenda import Agenda
 from autodidact.learning.process import Stopped, run_study
+from autodidact.lessons.material import RULES
 from autodidact.models import bases
 from autodidact.reading.chunks import chunks
 from autodidact.reports import build
@@ -119,13 +120,17 @@ class Learner:
         if isinstance(curated, Verdict):
             log.debug("refused: %s", curated.reasons[0])
             return 0
-        return int(self.store.add(curated))
+        if not self.store.add(curated, RULES):
+            return 0
+        admission.read_waiting(self.store, self.stopping)
+        return 1
 
     # Learn ---------------------------------------------------------------------------------
 
     def recover(self) -> None:
         """At start: make good what a kill left open, by what stands on disk."""
         self._close_open()
+        admission.read_waiting(self.store, self.stopping)
         try:
             self.tidy()
         except ResourceError as error:
@@ -193,6 +198,7 @@ class Learner:
         """Write the job of a new cycle, probes frozen; None when there is nothing to do."""
         self._progress({"phase": "preparing"})
         cycle = max([self.store.last_cycle(), *checkpoints.versions(self._home)]) + 1
+        admission.read_waiting(self.store, self.stopping)
         job = self._agenda.next(cycle)
         if job is None:
             return None
@@ -215,7 +221,14 @@ class Learner:
         step, verdict = looks[-1]
         self._record(cycle, probes, arms)
         report = build.build(
-            job, study, looks, probes, arms, self._documents(study), time.monotonic() - begun
+            job,
+            study,
+            looks,
+            probes,
+            arms,
+            self._documents(study),
+            self.store.material.findings(study.planned["documents"]),
+            time.monotonic() - begun,
         )
         if checkpoints.current(self._home) != (job["parent"] or {}).get("version", 0):
             return self._close(cycle, "interrupted", (ROLLED_BACK,), report, begun)

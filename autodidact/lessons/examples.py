@@ -25,9 +25,8 @@ from autodidact.lessons.wordings import hash_of, wordings
 from autodidact.reading import statements
 from autodidact.reading.answers import normalise_answer
 from autodidact.reading.chunks import sentences
-from autodidact.reading.document import Findings
 from autodidact.types.chat import Message
-from autodidact.types.documents import Chunk, Example, Fact
+from autodidact.types.documents import Chunk, Example, Fact, Findings
 
 CLOZE = (
     "Complete the sentence: {}",

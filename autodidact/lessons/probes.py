@@ -15,8 +15,7 @@ from typing import Literal
 
 from autodidact.lessons.wordings import hash_of, wordings
 from autodidact.reading.answers import normalise_answer
-from autodidact.reading.document import Findings
-from autodidact.types.documents import Fact, Probe
+from autodidact.types.documents import Fact, Findings, Probe
 
 MAX_DISTRACTORS = 6
 

@@ -9,7 +9,7 @@ words the model knows about a fact it was never asked that way.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autodidact.types.documents import Fact
 
@@ -24,14 +24,24 @@ class Wordings:
 
 def wordings(fact: Fact) -> Wordings:
     """Which wordings of a fact's question are trained, measured and suggested."""
-    number = hash_of(fact.subject, fact.relation)
-    count = len(fact.questions)
-    probe = number % count
-    suggestion = (probe + 1 + (number // count) % (count - 1)) % count
+    fact = settled(fact)
+    probe, suggestion = fact.probe, fact.suggestion
     trained = tuple(
         question for i, question in enumerate(fact.questions) if i not in (probe, suggestion)
     )
     return Wordings(trained, fact.questions[probe], probe, fact.questions[suggestion])
+
+
+def settled(fact: Fact) -> Fact:
+    """The fact with its probe's and its suggested question chosen, by a hash; one that is stored
+    keeps the choice that was made when it was read."""
+    if fact.probe >= 0:
+        return fact
+    number = hash_of(fact.subject, fact.relation)
+    count = len(fact.questions)
+    probe = number % count
+    suggestion = (probe + 1 + (number // count) % (count - 1)) % count
+    return replace(fact, probe=probe, suggestion=suggestion)
 
 
 def hash_of(*parts: str) -> int:

@@ -4,21 +4,9 @@ of the sentences that they leave.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from autodidact.reading import gaps, statements
 from autodidact.reading.chunks import chunks
-from autodidact.types.documents import Chunk, Document, Fact
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that the rules found in one document."""
-
-    document_id: int
-    title: str
-    chunks: tuple[Chunk, ...]
-    facts: tuple[Fact, ...]
+from autodidact.types.documents import Document, Fact, Findings
 
 
 def read_document(document_id: int, document: Document) -> Findings:

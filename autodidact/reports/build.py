@@ -13,10 +13,9 @@ from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
-from autodidact.reading.document import read_document
 from autodidact.store.ledger import StoredDocument
 from autodidact.types.cycle import Study, Verdict
-from autodidact.types.documents import Probe
+from autodidact.types.documents import Findings, Probe
 
 Report = dict[str, Any]
 
@@ -28,6 +27,7 @@ def build(
     probes: Sequence[Probe],
     arms: Mapping[str, Arm],
     documents: Sequence[StoredDocument],
+    findings: Sequence[Findings],
     seconds: float,
 ) -> Report:
     """All but the state, which is known only once it is published or not. The last look counts."""
@@ -53,7 +53,7 @@ def build(
         "documents": [
             {"id": d.id, "title": d.document.title, "uri": d.document.uri} for d in documents
         ],
-        "suggestions": _suggestions(documents, arms["candidate"]),
+        "suggestions": _suggestions(documents, findings, arms["candidate"]),
         "exposures": study.done["exposures"],
         "steps": study.done["steps"],
         "replay": study.done["replay"],
@@ -133,13 +133,14 @@ def _forgotten(probes: Sequence[Probe], arms: Mapping[str, Arm]) -> dict[str, An
     return found
 
 
-def _suggestions(documents: Sequence[StoredDocument], candidate: Arm) -> list[dict[str, str]]:
+def _suggestions(
+    documents: Sequence[StoredDocument], findings: Sequence[Findings], candidate: Arm
+) -> list[dict[str, str]]:
     """Questions for people, on facts whose probe passed, in a wording that is neither trained nor
     measured; documents in turn, three at most. A sentence with a gap is no question to ask."""
     found = []
-    for stored in documents:
-        reading = read_document(stored.id, stored.document)
-        for fact in reading.facts:
+    for stored, read in zip(documents, findings, strict=True):
+        for fact in read.facts:
             result = candidate.probes.get(probe_id(stored.id, fact))
             if result and result.correct and fact.kind in ("name", "year", "measure"):
                 question = wordings(fact).suggestion

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import sqlite_utils
 
-from autodidact.errors import AutodidactError, ResourceError
+from autodidact.errors import AutodidactError, ResourceError, StoreOutdated
 
 Migration = Callable[[sqlite_utils.Database], None]
 BUSY_TIMEOUT_MS = 10_000
@@ -38,6 +38,7 @@ class Connections:
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
+        self._schema = len(migrations)
         if not readonly:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._migrate(migrations)
@@ -85,6 +86,7 @@ class Connections:
             connection.execute("PRAGMA foreign_keys=ON")
             if self.readonly:
                 connection.execute("PRAGMA query_only=ON")
+                self._refuse_older(connection)
             elif sqlite3.sqlite_version_info >= _WAL_SAFE:
                 connection.execute("PRAGMA journal_mode=WAL")
             else:
@@ -98,6 +100,16 @@ class Connections:
         with self._lock:
             self._open.append(connection)
         return sqlite_utils.Database(connection)
+
+    def _refuse_older(self, connection: sqlite3.Connection) -> None:
+        """A reader cannot bring a file up to date, and would look for what is not there yet."""
+        done = connection.execute("PRAGMA user_version").fetchone()[0]
+        if 0 < done < self._schema:
+            connection.close()
+            raise StoreOutdated(
+                f"{self.path}: made by an older version of Autodidact; start web_learner.py, "
+                "which brings it up to date"
+            )
 
     def _migrate(self, migrations: Sequence[Migration]) -> None:
         done: int = self.read().conn.execute("PRAGMA user_version").fetchone()[0]

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import sqlite_utils
 
-from autodidact.store import scrub
+from autodidact.store import material, scrub
 from autodidact.store.connection import Connections
 from autodidact.types.documents import Document, Probe
 
@@ -137,7 +137,7 @@ def _v3(db: sqlite_utils.Database) -> None:
     db.table("results").add_column("within", float)
 
 
-MIGRATIONS = (_v1, _v2, _v3)
+MIGRATIONS = (_v1, _v2, _v3, material.create)
 
 
 class LearnerStore:
@@ -145,14 +145,17 @@ class LearnerStore:
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         self._db = Connections(path, MIGRATIONS, readonly=readonly)
+        self.material = material.MaterialTable(self._db)
 
     def close(self) -> None:
         self._db.close()
 
     # Documents ---------------------------------------------------------------------------
 
-    def add(self, document: Document) -> bool:
-        """Queue a document; False if this very text is known already, from whatever source.
+    def add(self, document: Document, rules: int = 0) -> bool:
+        """Queue a document, which is then to be read (`material`); False if this very text is known
+        already, from whatever source. `rules` is the version of today's rules: a text that older
+        ones read, and that no cycle has asked about, is queued to be read again.
 
         A text that was superseded and comes back (its source took a change back) is queued again.
         What a source gives at an address that was forgotten is not taken, whatever it says by now.
@@ -168,7 +171,7 @@ class LearnerStore:
                 "SELECT id, state FROM documents WHERE digest = ?", (document.digest,)
             ).fetchone()
             if known and known["state"] != "superseded":
-                return False
+                return material.reread(db, known["id"], rules)
             db.conn.execute(
                 "UPDATE documents SET state = 'superseded' "
                 "WHERE source = ? AND uri = ? AND state IN ('queued', 'learned', 'unusable')",
@@ -192,21 +195,55 @@ class LearnerStore:
         )
         return [_stored(row) for row in rows]
 
+    def queue(self, limit: int) -> list[int]:
+        """Numbers of the first documents that can be learned: tried least, then in the order they
+        came. Costs the same however many wait."""
+        rows = self._db.read().conn.execute(
+            "SELECT id FROM documents WHERE state = 'queued' AND rules > 0 "
+            "ORDER BY tries, id LIMIT ?",
+            (limit,),
+        )
+        return [int(number) for (number,) in rows]
+
+    def numbers(self, state: str) -> list[int]:
+        """Numbers of all documents in a state, in the order of `documents`."""
+        rows = self._db.read().conn.execute(
+            "SELECT id FROM documents WHERE state = ? ORDER BY tries, id", (state,)
+        )
+        return [int(number) for (number,) in rows]
+
+    def control(self, document: Document) -> int | None:
+        """The number of a text that is never taught, stored if it is new, below 0; None if the same
+        text is known from a source, and so may be taught."""
+        with self._db.write() as db:
+            known = db.conn.execute(
+                "SELECT id, state FROM documents WHERE digest = ?", (document.digest,)
+            ).fetchone()
+            if known:
+                return int(known["id"]) if known["state"] == "control" else None
+            lowest = db.conn.execute("SELECT MIN(id) FROM documents").fetchone()[0]
+            number = min(lowest or 0, 0) - 1
+            db.table("documents").insert(
+                {"id": number, **asdict(document), "state": "control", "tries": 0,
+                 "added_at": time.time()}
+            )  # fmt: skip
+            return number
+
     def document(self, document_id: int) -> StoredDocument:
         return _stored(self._db.read().table("documents").get(document_id))
 
     def count(self, state: str) -> int:
-        return int(self._db.read().table("documents").count_where("state = ?", [state]))
-
-    def set_unusable(self, document_id: int, reason: str) -> None:
-        with self._db.write() as db:
-            db.table("documents").update(document_id, {"state": "unusable", "reason": reason})
+        row = self._db.read().conn.execute(
+            "SELECT SUM(n) FROM tallies WHERE state = ?", (state,)
+        ).fetchone()  # fmt: skip
+        return int(row[0] or 0)
 
     def matching(self, what: str) -> list[StoredDocument]:
         """Documents that a person means by an id, an address, a title or the name of a source;
         those that are forgotten already are left out."""
         rows = self._db.read().table("documents").rows_where(
-            "(id = ? OR uri = ? OR title = ? OR source = ?) AND state != 'forgotten'",
+            "(id = ? OR uri = ? OR title = ? OR source = ?) "
+            "AND state NOT IN ('forgotten', 'control')",
             [int(what) if what.isdecimal() and len(what) < 16 else -1, what, what, what],
             order_by="id",
         )  # fmt: skip
@@ -215,7 +252,7 @@ class LearnerStore:
     def titles(self) -> list[str]:
         """Titles of all documents that are not forgotten."""
         rows = self._db.read().table("documents").rows_where(
-            "state != 'forgotten'", select="title", order_by="id"
+            "state NOT IN ('forgotten', 'control')", select="title", order_by="id"
         )  # fmt: skip
         return [row["title"] for row in rows]
 
@@ -262,14 +299,16 @@ class LearnerStore:
     def source(self, name: str) -> SourceState:
         rows = list(self._db.read().table("sources").rows_where("name = ?", [name]))
         row: dict[str, Any] = rows[0] if rows else {}
-        documents = self._db.read().table("documents").count_where("source = ?", [name])
+        documents = self._db.read().conn.execute(
+            "SELECT SUM(n) FROM tallies WHERE source = ? AND state != 'control'", (name,)
+        ).fetchone()[0]  # fmt: skip
         return SourceState(
             name,
             row.get("cursor"),
             row.get("last_at"),
             row.get("next_at"),
             row.get("error") or "",
-            int(documents),
+            int(documents or 0),
         )
 
     def sources(self) -> list[SourceState]:
@@ -397,6 +436,15 @@ class LearnerStore:
             """
         )
         return [dict(row) for row in rows.fetchall()]
+
+    def has_learned(self) -> bool:
+        """Whether any learned document has a probe, so that there is something to repeat."""
+        return bool(
+            self._db.read().conn.execute(
+                "SELECT 1 FROM documents d JOIN probes p ON p.document_id = d.id "
+                "WHERE d.state = 'learned' AND p.split = 'taught' LIMIT 1"
+            ).fetchone()
+        )  # fmt: skip
 
     def published_since_consolidation(self) -> int:
         """Cycles that were published since the adapter was last trained from the base; a

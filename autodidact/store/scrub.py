@@ -16,6 +16,8 @@ from typing import Any
 
 import sqlite_utils
 
+from autodidact.store import material
+
 FORGOTTEN = "(forgotten)"
 STAND_INS = 3
 """Distractors that a probe gets when it has lost all of its own."""
@@ -44,6 +46,7 @@ def scrub(db: sqlite_utils.Database) -> int:
         (ids,),
     )
     db.conn.execute(f"DELETE FROM probes WHERE {of_theirs}", (ids,))  # noqa: S608
+    material.delete(db, uris)
     others = db.conn.execute("SELECT DISTINCT answer FROM probes").fetchall()
     gone = _Gone(uris, frozenset(answers - {row["answer"] for row in others}))
     _scrub_distractors(db, gone)

@@ -53,6 +53,20 @@ class Fact:
     restatements: tuple[str, ...]
     unseen: str = ""
     """A wording that is never trained for any fact, only measured; "" if the rule has none."""
+    probe: int = -1
+    """Which of the questions is the probe's, once that is settled; -1 before."""
+    suggestion: int = -1
+    """Which one is kept for people."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the rules found in one document."""
+
+    document_id: int
+    title: str
+    chunks: tuple[Chunk, ...]
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,15 @@ class Example:
     messages: tuple[Message, ...] = ()
     text: str = ""
     fact: str = ""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is stored of a document to learn and to ask: made once, by rules of this version."""
+
+    rules: int
+    findings: Findings
+    examples: tuple[Example, ...]
 
 
 @dataclass(frozen=True)

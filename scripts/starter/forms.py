@@ -28,8 +28,7 @@ from autodidact.chat import retrieval
 from autodidact.curation import normalise
 from autodidact.lessons import examples
 from autodidact.reading.chunks import sentences
-from autodidact.reading.document import Findings, read_document
-from autodidact.types.documents import Document, Fact, Passage
+from autodidact.types.documents import Document, Fact, Findings, Passage, read_document
 from scripts.starter import corpus
 from scripts.starter.corpus import Article, Conversation
 

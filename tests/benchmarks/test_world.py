@@ -17,10 +17,9 @@ from autodidact.curation import normalise
 from autodidact.lessons import examples
 from autodidact.lessons.probes import write_probes
 from autodidact.reading.answers import exact_match
-from autodidact.reading.document import Findings, read_document
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.types.documents import Document
+from autodidact.types.documents import Document, Findings, read_document
 from benchmarks.learning import world
 from benchmarks.learning.world import KINDS, STEMS, World, WorldDocument
 

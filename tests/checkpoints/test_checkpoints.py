@@ -399,8 +399,8 @@ def test_what_a_killed_retention_left_is_deleted_the_next_time(home: Path) -> No
 LOCK = """
 import sys
 from pathlib import Path
-from autodidact import checkpoints
-with checkpoints.lock(Path(sys.argv[1]), "learner"):
+from autodidact.home import lock
+with lock(Path(sys.argv[1]), "learner"):
     print("locked", flush=True)
     sys.stdin.read()
 """

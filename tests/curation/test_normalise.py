@@ -159,8 +159,8 @@ def test_chunks_lose_no_word_and_keep_the_order(text: str, most: int) -> None:
     assert {chunk.heading for chunk in found} <= {"Title"}
     for chunk in found:
         assert chunk.text == chunk.text.strip()
-        sentences = [s for p in chunk.text.split("\n\n") for s in sentences(p)]
-        assert len(chunk.text.split()) <= most or len(sentences) == 1, "a long sentence stays whole"
+        whole = [s for p in chunk.text.split("\n\n") for s in sentences(p)]
+        assert len(chunk.text.split()) <= most or len(whole) == 1, "a long sentence stays whole"
 
 
 def test_paragraphs_stay_apart_in_a_chunk() -> None:

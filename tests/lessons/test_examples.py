@@ -14,11 +14,11 @@ from autodidact.lessons.probes import MAX_DISTRACTORS, probe_id, write_probes, w
 from autodidact.lessons.wordings import wordings
 from autodidact.reading.answers import exact_match, normalise_answer
 from autodidact.reading.chunks import sentences
-from autodidact.reading.document import Findings as Reading
 from autodidact.reading.document import read_document
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
 from autodidact.types.documents import Document, Probe
+from autodidact.types.documents import Findings as Reading
 from tests.workplace import CONTROL_TEXTS, TEXTS, document
 
 

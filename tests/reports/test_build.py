@@ -6,6 +6,7 @@ from autodidact.evaluation.gate import Arm
 from autodidact.evaluation.recall import ProbeResult
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
+from autodidact.reading.document import read_document
 from autodidact.reports import build
 from autodidact.store.ledger import StoredDocument
 from autodidact.types.documents import Document
@@ -22,7 +23,8 @@ The museum in Kelm received the last surviving engine from his daughter Alma Bra
 
 def test_a_sentence_with_a_gap_is_not_suggested() -> None:
     document = Document("files", "otto.md", "Otto Brandeis", TEXT.strip(), "", "digest", "")
-    facts = document.read_document(1, document).facts
+    read = read_document(1, document)
+    facts = read.facts
     offered = [wordings(fact).suggestion for fact in facts]
     gaps = [question for question in offered if "____" in question]
     assert gaps, "the text must give at least one"
@@ -31,6 +33,6 @@ def test_a_sentence_with_a_gap_is_not_suggested() -> None:
     for fact, question in zip(facts, offered, strict=True):
         own = probe_id(1, fact)
         arm = Arm({i: ProbeResult(i, "", i == own, 0.0, 0.0) for i in ids}, (), ())
-        suggested = [s["question"] for s in build._suggestions([stored], arm)]
+        suggested = [s["question"] for s in build._suggestions([stored], [read], arm)]
         wanted = fact.kind in ("name", "year", "measure") and question not in gaps
         assert suggested == [question] * wanted

@@ -17,7 +17,7 @@ from autodidact.settings import PROJECT
 from autodidact.store import ledger
 from autodidact.store.ledger import MAX_TRIES, LearnerStore
 from autodidact.store.scrub import FORGOTTEN
-from autodidact.types.documents import Document, Probe
+from autodidact.types.documents import Document, Findings, Material, Probe
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_newer_text_supersedes_what_was_learned_or_put_aside(
     if outcome == "learned":
         run_cycle(store, 1, [1], "published")
     else:
-        store.set_unusable(1, "no rule finds a fact in it")
+        store.material.admit(1, Material(1, Findings(1, "old", (), ()), ()))
     assert state(store, 1) == outcome
     store.add(document(1, "new"))
     assert [state(store, i) for i in (1, 2)] == ["superseded", "queued"]
@@ -570,13 +570,13 @@ def test_fetching_and_learning_write_from_two_threads(store: LearnerStore) -> No
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from autodidact.store import learner
-store = learner.LearnerStore(Path(sys.argv[1]))
-real = learner._move_documents
+from autodidact.store import ledger
+store = ledger.LearnerStore(Path(sys.argv[1]))
+real = ledger._move_documents
 def die(*arguments):
     real(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-learner._move_documents = die
+ledger._move_documents = die
 store.finish_cycle(1, "published", (), {})
 """
 

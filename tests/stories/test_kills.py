@@ -23,9 +23,14 @@ DRIVER = """
 import json, os, pathlib, random, shutil, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from autodidact import checkpoints, cycle, cycle_report, forget
+from autodidact import checkpoints
+from autodidact.checkpoints import pins, publication, retention
+from autodidact.commands import forget
+from autodidact.learning import cycle
+from autodidact.reports.build import line
 from autodidact.store.connection import Connections
-from autodidact.store.learner import LearnerStore
+from autodidact.store.ledger import LearnerStore
+from autodidact.store.material import MaterialTable
 from autodidact.store.passages import PassageIndex
 from tests import fake_study
 from tests.bench import Bench
@@ -62,8 +67,14 @@ def inject(at):
     for name in ("begin_cycle", "freeze", "study", "record", "finish_cycle", "forget", "scrub",
                  "requeue_after"):
         wrap(LearnerStore, name)
-    for name in ("write_atomic", "point", "discard", "_delete"):
-        wrap(checkpoints, name)
+    wrap(LearnerStore, "control")
+    wrap(MaterialTable, "admit")
+    for owner in (checkpoints, publication, pins):
+        wrap(owner, "point")
+    wrap(checkpoints, "discard")
+    wrap(retention, "_delete")
+    for owner in (cycle, forget):
+        wrap(owner, "write_atomic")
     for owner, name in ((os, "rename"), (cycle.shutil, "rmtree"), (PassageIndex, "sync"),
                         (pathlib.Path, "unlink")):
         wrap(owner, name)
@@ -103,7 +114,7 @@ def outcome(place):
         "forgotten": bench.store.count("forgotten"),
         "cycles": [{k: c[k] for k in ("n", "kind", "state", "parent", "documents")}
                    for c in cycles],
-        "lines": [cycle_report.line(c["report"]) for c in cycles if "cycle" in c["report"]],
+        "lines": [line(c["report"]) for c in cycles if "cycle" in c["report"]],
         "current": checkpoints.current(bench.home),
         "versions": checkpoints.versions(bench.home),
         "manifests": [checkpoints.read(bench.home, v).manifest["document_ids"]

@@ -15,6 +15,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.responses import Response
 
+from autodidact.errors import StoreOutdated
 from autodidact.reports import archive, prose
 from autodidact.reports.retention import fold, per_cent, retention
 from autodidact.store.ledger import LearnerStore
@@ -164,6 +165,8 @@ def _read(site: Site, function: Callable[[LearnerStore], T]) -> T | None:
         return function(store)
     except FileNotFoundError:
         return None
+    except StoreOutdated as error:
+        raise HTTPException(503, str(error)) from None
     except sqlite3.Error:
         raise HTTPException(503, "learner.db cannot be read at present; try again") from None
     finally:

@@ -166,7 +166,7 @@ def test_nothing_inline_and_nothing_from_elsewhere(client: httpx.Client) -> None
 def test_the_sprite_has_the_icons_that_are_used_and_no_others() -> None:
     sprite = set(re.findall(r'id="i-(\w+)"', (PROJECT / "static/icons.svg").read_text()))
     sources = [*(PROJECT / "templates").glob("*.html"), *(PROJECT / "static").glob("*.js")]
-    sources.append(PROJECT / "autodidact/web/words.py")
+    sources.append(PROJECT / "autodidact/web/page/words.py")
     text = " ".join(path.read_text() for path in sources)
     assert set(re.findall(r'icon(?:\(|"?: )"(\w+)"', text)) <= sprite
     assert {name for name in sprite if f'"{name}"' not in text} == set()
@@ -178,6 +178,6 @@ def test_no_rule_of_the_sheet_is_dead() -> None:
     sheet = re.sub(r"/\*.*?\*/|\{[^{}]*\}", " ", sheet, flags=re.S)
     names = set(re.findall(r"[.#]([a-zA-Z][\w-]*)", sheet))
     sources = [*(PROJECT / "templates").glob("*.html"), *(PROJECT / "static").glob("*.js")]
-    sources.append(PROJECT / "autodidact/web/words.py")
+    sources.append(PROJECT / "autodidact/web/page/words.py")
     text = " ".join(path.read_text() for path in sources)
     assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
