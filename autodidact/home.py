@@ -38,17 +38,24 @@ def prepare_home(home: Path) -> None:
         )
 
 
+PATIENCE_S = 2.0
+
+
 @contextmanager
-def lock(home: Path, which: str, wait_s: float = 0.5) -> Iterator[int]:
+def lock(
+    home: Path, which: str, wait_s: float = 0.5, waiting: Callable[[], None] | None = None
+) -> Iterator[int]:
     """Hold `<home>/<which>.lock` for the block; yields its file descriptor.
 
-    Raises LockHeld with the holder's process id. The lock goes with the last process that has the
-    descriptor, so a child that inherits it keeps a second learner out until it has ended.
+    Raises LockHeld with the holder's process id after `wait_s`; `waiting` is called once if it
+    takes longer than `PATIENCE_S`. The lock goes with the last process that has the descriptor, so
+    a child that inherits it keeps a second learner out until it has ended. (filelock gives neither
+    the holder's number nor a descriptor that a child may inherit.)
     """
     path = home / f"{which}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        deadline = time.monotonic() + wait_s
+        begun = time.monotonic()
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +63,11 @@ def lock(home: Path, which: str, wait_s: float = 0.5) -> Iterator[int]:
             except OSError as error:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
                     raise
-                if time.monotonic() > deadline:
+                waited = time.monotonic() - begun
+                if waiting is not None and waited > PATIENCE_S:
+                    waiting()
+                    waiting = None
+                if waited > wait_s:
                     holder = path.read_text().strip() or "another process"
                     raise LockHeld(f"{path.name} held by pid {holder}") from None
                 time.sleep(0.05)

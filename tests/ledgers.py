@@ -97,25 +97,6 @@ def rejected_report(document: int) -> dict[str, Any]:
     return full_report(document, rules=rules, failed=["general"], looks=[], **{"lambda": None})
 
 
-def old_report(document: int) -> dict[str, Any]:
-    """As the first versions of the project wrote it."""
-    made = full_report(document)
-    names = (
-        "kind", "rules", "lambda", "looks", "chat", "started_at", "frozen_at", "first_step_at",
-        "unseen", "base",
-    )  # fmt: skip
-    for name in names:
-        del made[name]
-    made["margin"] = {"value": 1.2, "stderr": 0.3, "lower": 0.7, "n": 3}
-    made["documents"] = [{"title": "Anneck Light", "uri": "library/anneck.md"}]
-    made["probes"] = [
-        {key: value for key, value in probe.items() if key not in ("id", "title", "relation")}
-        for probe in made["probes"]
-        if probe["split"] != "unseen"
-    ]
-    return made
-
-
 def add_document(store: LearnerStore, name: str) -> int:
     """Queue a document titled `name`; returns its id."""
     store.add(Document("files", f"library/{name}.md", name, f"About {name}.", "", name, name))

@@ -33,8 +33,8 @@ ROOMS: dict[str, str] = {
     "reports": "types errors store checkpoints lessons reading evaluation",
     "learning": "types errors settings home store checkpoints sources curation reading lessons "
     "models engine training evaluation reports",
-    "proof": "types errors settings store sources curation reading lessons models engine training "
-    "evaluation chat",
+    "proof": "types errors settings home store sources curation reading lessons models engine "
+    "training evaluation chat",
     "chat": "types errors settings store",
     "web": "types errors settings home store checkpoints reports chat",
     "commands": "types errors settings home store checkpoints reports proof",

@@ -20,13 +20,11 @@ which is neither fetched nor run.
 
 from __future__ import annotations
 
-import fcntl
 import json
+import math
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +32,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autodidact.errors import BaseMismatch, HubUnreachable, ModelError, ResourceError, SettingError
+from autodidact.home import lock, write_atomic
 from autodidact.models.download import NoAnswer, from_hub
 from autodidact.models.files import (
     NO_SPACE,
@@ -44,7 +43,6 @@ from autodidact.models.files import (
     identity_files,
     last_line,
     loadable,
-    sync,
 )
 from autodidact.settings import PROJECT
 
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 Origin = Literal["hub", "folder", "bundled"]
 
+_WAITING = "waiting for another process that is fetching the base model"
 STARTER = PROJECT / "models" / "starter"
 SMALL, MEDIUM, LARGE = (f"HuggingFaceTB/SmolLM2-{n}-Instruct" for n in ("135M", "360M", "1.7B"))
 
@@ -100,14 +99,15 @@ def resolve(model: str, revision: str, home: Path, log: Log) -> Base:
         raise SettingError(f"revision: {revision} needs a model on the Hub, but model is {model}")
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _locked(home / "base.lock", log):
+        with lock(home, "base", math.inf, lambda: log(_WAITING)):
             fixed = _read(home / "base.json")
             if fixed is None:
                 record = _decide(model, revision, home, log)
             else:
                 record = _reopen(fixed, model, revision, home, log)
             if record != fixed:
-                _write(home / "base.json", record)
+                text = record.model_dump_json(indent=2) + "\n"
+                write_atomic(home / "base.json", text.encode())
     except OSError as error:
         if error.errno in NO_SPACE:
             raise ResourceError(f"no space left for the base model in {home}") from error
@@ -298,27 +298,3 @@ def _read(path: Path) -> _Record | None:
         return None
     except ValidationError:
         raise ModelError(f"{path} is damaged: restore it; {_start_over(path.parent)}") from None
-
-
-def _write(path: Path, record: _Record) -> None:
-    temporary = path.with_name(f"{path.name}.new")  # alone here: the caller holds the lock
-    temporary.write_text(record.model_dump_json(indent=2) + "\n", "utf-8")
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
-
-
-@contextmanager
-def _locked(path: Path, log: Log) -> Iterator[None]:
-    with path.open("a") as file:
-        patience_ends: float = time.monotonic() + 2
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > patience_ends:
-                    log("waiting for another process that is fetching the base model")
-                    patience_ends = float("inf")
-                time.sleep(0.1)
-        yield

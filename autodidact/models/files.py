@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from autodidact.errors import ModelError, ResourceError
+from autodidact.home import fsync
 
 Log = Callable[[str], None]
 
@@ -152,9 +153,9 @@ def _converted(name: str, source: Path, target: Path, log: Log) -> Path:
                 shutil.copyfile(entry, staging / entry.name)
         staging.chmod(0o755)
         for path in (*staging.iterdir(), staging):
-            sync(path)
+            fsync(path)
         staging.rename(target)
-        sync(target.parent)
+        fsync(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
@@ -186,14 +187,6 @@ def sha256_of(path: Path) -> str:
 
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def matches(name: str, patterns: Collection[str]) -> bool:

@@ -8,12 +8,12 @@ never changed.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from autodidact.errors import ResourceError, SettingError
+from autodidact.home import write_atomic
 
 
 class Work:
@@ -61,12 +61,8 @@ def write(path: Path, value: Any) -> None:
     """JSON as a whole or not at all. NaN is refused: it is not JSON."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        write_atomic(path, text.encode())
     except OSError as error:
         raise ResourceError(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -168,7 +168,7 @@ def _failed(report: Row, state: str, reasons: Sequence[str]) -> list[str]:
 def _measure(
     report: Row, name: str, title: str, what: str, failed: Sequence[str]
 ) -> dict[str, Any]:
-    rules = _list(report.get("rules")) or _older_rules(report, failed)
+    rules = _list(report.get("rules"))
     tests = [{key: rule.get(key) for key in _TEST} for rule in rules if rule.get("rule") == name]
     # The test that decided comes first: one that failed, else the gate's first.
     tests.sort(key=lambda test: bool(test["ok"]))
@@ -183,23 +183,6 @@ def _measure(
         "n": n,
         "tests": tests,
     }
-
-
-def _older_rules(report: Row, failed: Sequence[str]) -> list[dict[str, Any]]:
-    """The tests as reports told them before they had `rules`."""
-    margin, general = _dict(report.get("margin")), _dict(report.get("general"))
-    found = []
-    if margin:
-        found.append(
-            {**margin, "rule": "learned", "against": "control", "limit": 0.0, "unit": "nat",
-             "ok": "learned" not in failed}
-        )  # fmt: skip
-    if "rise" in general:
-        found.append(
-            {"rule": "general", "against": "base", "value": general["rise"], "unit": "nat",
-             "limit": general.get("limit"), "n": general.get("n"), "ok": "general" not in failed}
-        )  # fmt: skip
-    return found
 
 
 def _before_and_now(report: Row, name: str) -> tuple[str, str, int | None]:

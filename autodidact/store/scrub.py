@@ -101,14 +101,12 @@ def _scrub_reports(db: sqlite_utils.Database, gone: _Gone) -> None:
 
 
 def _without(report: dict[str, Any], gone: _Gone) -> dict[str, Any]:
-    """A report without these documents. The oldest reports name them by their address alone."""
+    """A report without these documents."""
     uris = set(gone.uris.values())
     changed = dict(report)
     if "documents" in report:
         changed["documents"] = [
-            {**d, "title": FORGOTTEN, "uri": ""}
-            if d.get("id") in gone.uris or ("id" not in d and d.get("uri") in uris)
-            else d
+            {**d, "title": FORGOTTEN, "uri": ""} if d.get("id") in gone.uris else d
             for d in report["documents"]
         ]
     if "probes" in report:

@@ -281,14 +281,16 @@ AUDIT = """
 import sys
 from pathlib import Path
 import torch, transformers, peft
-from autodidact import model
 from autodidact.engine import Engine
 from autodidact.engine.batcher import Batcher
+from autodidact.models import loading
 from autodidact.training import sft
-from autodidact.types import SamplingParams
+from autodidact.training.recipe import Recipe
+from autodidact.training.sequences import TrainingSequence
+from autodidact.types.chat import SamplingParams
 seen = []
 sys.addaudithook(lambda event, args: event.startswith("pickle.") and seen.append((event, args)))
-base = model.load(Path(sys.argv[1]), 1)
+base = loading.load(Path(sys.argv[1]), 1)
 engine = Engine(base)
 folder = Path(sys.argv[2])
 version = engine.load(1, (folder / "adapter_config.json").read_bytes(),
@@ -297,8 +299,8 @@ batcher = Batcher(engine)
 batcher.start()
 list(batcher.submit(version, [5, 6, 7], SamplingParams(max_new_tokens=3)))
 batcher.close()
-trainer = sft.Trainer(base, sft.Recipe(4, 1e-3, 1, 0.0, 0, False, 0), [])
-trainer.step([sft.TrainingSequence((5, 6, 7), (-100, 6, 7), "text", 1)], 0.5)
+trainer = sft.Trainer(base, Recipe(4, 1e-3, 1, 0.0, 0, False, 0), [])
+trainer.step([TrainingSequence((5, 6, 7), (-100, 6, 7), "text", 1)], 0.5)
 trainer.save(Path(sys.argv[3]), 1)
 trainer.restore(Path(sys.argv[3]))
 assert not seen, seen

@@ -46,13 +46,13 @@ from pathlib import Path
 
 unpickled = []
 sys.addaudithook(lambda event, args: event == "pickle.find_class" and unpickled.append(args))
-from autodidact import hub
+from autodidact.models import bases
 from autodidact.errors import AutodidactError
 
 model, revision, home = sys.argv[1:]
 log, result = [], {}
 try:
-    base = hub.resolve(model, revision, Path(home), log.append)
+    base = bases.resolve(model, revision, Path(home), log.append)
     result = {name: str(getattr(base, name)) for name in
               ("name", "path", "origin", "revision", "sha256", "reason", "fallback")}
 except AutodidactError as error:

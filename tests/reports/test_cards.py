@@ -23,7 +23,6 @@ from tests.ledgers import (
     add_document,
     asked,
     full_report,
-    old_report,
     rejected_report,
     run_cycle,
 )
@@ -176,22 +175,6 @@ def test_a_cycle_that_was_not_judged_has_a_card(
     assert "+0.140 nat" in made["verdict"]
     assert made["measures"][0]["ok"] is None
     assert "not measured" in card_text(made)
-
-
-def test_an_old_report_gives_what_it_has(tmp_path: Path, store: LearnerStore) -> None:
-    document = add_document(store, "anneck")
-    run_cycle(store, 1, [document], report=old_report(document))
-    made = card(tmp_path, store, 1)
-    measures = {m["measure"]: m for m in made["measures"]}
-    assert measures["learned"]["tests"][0]["lower"] == 0.7
-    assert measures["general"]["tests"][0]["limit"] == 0.1
-    assert (measures["kept"]["ok"], measures["chat"]["ok"]) == (None, None)
-    [told] = made["documents"]
-    assert (told["id"], told["title"], told["n"]) == (document, "Anneck Light", 3)
-    assert told["probes"][0]["id"] == "lamp"
-    assert made["wordings"]["unseen"]["n"] == 0
-    assert "lost" in made["kept"]
-    assert "Published. It passes 2 of 3" in card_text(made)
 
 
 def test_a_cycle_that_taught_nothing_new_speaks_of_what_it_kept(

@@ -159,9 +159,9 @@ def pickled(folder: Path) -> Path:
 CONVERT = """
 import sys
 from pathlib import Path
-from autodidact import model_folder
+from autodidact.models import files
 home = Path(sys.argv[2])
-print(model_folder.loadable("opt", Path(sys.argv[1]), "", home, print))
+print(files.loadable("opt", Path(sys.argv[1]), "", home, print))
 """
 
 

@@ -17,7 +17,6 @@ from tests.ledgers import (
     add_document,
     asked,
     full_report,
-    old_report,
     rejected_report,
     run_cycle,
 )
@@ -139,14 +138,6 @@ def test_a_rejected_cycle_shows_what_failed_first(
     measures = re.findall(r'<th scope="row"[^>]*>(\w+)<small>', html)
     assert measures == ["General", "Learned", "Kept", "Chat"]
     assert html.index("failed</span>") < html.index("passed</span>")
-
-
-def test_an_old_report_has_a_page(client: httpx.Client, store: LearnerStore) -> None:
-    document = add_document(store, "anneck")
-    run_cycle(store, 1, [document], report=old_report(document))
-    html = client.get("/learning/cycles/1").text
-    assert "Published. It passes 2 of 3" in html
-    assert "not measured" in html
 
 
 @pytest.mark.parametrize("state", ["failed", "interrupted"])
