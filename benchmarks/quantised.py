@@ -4,7 +4,7 @@
     python benchmarks/quantised.py --out DIR --threads 4 --rounds 20
 
 Speed and memory: a randomly initialised SmolLM2-135M shape, loaded in each format as the server
-loads it (`model.load`; no HTTP, no batcher, no adapters). A step gives each of `rows` sequences
+loads it (`loading.load`; no HTTP, no batcher, no adapters). A step gives each of `rows` sequences
 with 128 tokens in the cache its next token; a prompt is 256 tokens of one request. Rounds go
 through all formats in turn, so that other work on the machine meets all alike; tables show medians
 relative to float32's of the same round. With one thread its own CPU time counts, with more the

@@ -1,7 +1,7 @@
 """A study process that learns nothing and says what a test tells it to: no torch, a few
 milliseconds.
 
-`install(folder, monkeypatch)` makes it what `study_process` starts. `script(folder, …)` queues what
+`install(folder, monkeypatch)` makes it what `process` starts. `script(folder, …)` queues what
 the next processes do, one script each; with none queued, a process does what `always` says of its
 kind of cycle, else `GOOD`. A script is a list of steps:
 

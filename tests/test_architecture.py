@@ -49,7 +49,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def dotted(path: Path) -> str:
-    """`store.learner` for autodidact/store/learner.py; a package is called as its folder."""
+    """`store.ledger` for autodidact/store/ledger.py; a package is called as its folder."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

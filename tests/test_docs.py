@@ -25,6 +25,7 @@ import web_learner
 from autodidact.commands.app import app as cli
 from autodidact.curation import normalise
 from autodidact.lessons.wordings import wordings
+from autodidact.reading.document import read_document
 from autodidact.settings import ENV_PREFIX, PROJECT, ServerSettings, load
 from autodidact.settings import leaves as every_key
 from autodidact.sources.files import Files
@@ -36,6 +37,11 @@ from tests.web.fakes import LiveServer, QueueGenerator
 
 README = PROJECT / "README.md"
 PAGES = [README, PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+HTTP = PROJECT / "docs" / "http.md"
+CHANGING = PROJECT / "docs" / "changing.md"
+TROUBLE = PROJECT / "docs" / "troubleshooting.md"
+HOW = PROJECT / "docs" / "how-it-works.md"
+MOVED = PROJECT / "docs" / "moved.md"
 DOCS = "\n".join(page.read_text("utf-8") for page in PAGES)
 MAKEFILE = (PROJECT / "Makefile").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:8000"
@@ -54,6 +60,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def mentioned(what: str, text: str = DOCS) -> bool:
     return re.search(rf"(?<![\w/-]){re.escape(what)}(?![\w/-])", text) is not None
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").split()) <= 1500, "move what is long to a page of docs/"
 
 
 # Settings -----------------------------------------------------------------------------------------
@@ -85,9 +95,9 @@ def test_settings_named_in_the_text_exist() -> None:
     assert found - names - {"server.py"} == set()
 
 
-def test_defaults_in_the_readme_are_the_defaults() -> None:
+def test_defaults_told_beside_the_advice_are_the_defaults() -> None:
     defaults = {key: info.default for key, info in every_key()}
-    rows = re.findall(r"^\| (`[a-z_.`, ]+`) \| ([^|]+) \|", README.read_text("utf-8"), re.M)
+    rows = re.findall(r"^\| (`[a-z_.`, ]+`) \| ([^|]+) \|", CHANGING.read_text("utf-8"), re.M)
     told = {}
     for names, values in rows:
         keys = re.findall(r"[a-z_.]+", names)
@@ -267,23 +277,34 @@ def test_every_address_is_in_the_docs() -> None:
 
 
 def test_every_field_of_a_request_is_in_the_docs() -> None:
-    rows = set(re.findall(r"^\| `(\w+)` \|", README.read_text("utf-8"), re.M))
+    rows = set(re.findall(r"^\| `(\w+)` \|", HTTP.read_text("utf-8"), re.M))
     assert set(ChatRequest.model_fields) - rows == set()
 
 
 # Examples -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
-def test_python_examples_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+EXAMPLES = {
+    f"{page.name}:{number}": text
+    for page in PAGES
+    for number, text in enumerate(blocks(page, "python"), 1)
+}
+
+
+def test_the_http_page_has_examples() -> None:
+    assert len(blocks(HTTP, "python")) >= 3
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_python_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = QueueGenerator()
     monkeypatch.setattr(generator, "prepare", _any_model(generator.prepare))
     live = LiveServer(tmp_path, generator).start()
     printed = io.StringIO()
     try:
-        source = blocks(README, "python")[number].replace(ADDRESS, live.url)
+        source = EXAMPLES[example].replace(ADDRESS, live.url)
         with contextlib.redirect_stdout(printed):
-            exec(compile(source, "README.md", "exec"), {})
+            exec(compile(source, example, "exec"), {})
     finally:
         live.stop()
     asked = {messages[-1].content for messages, _, _ in generator.asked}
@@ -302,7 +323,7 @@ def test_questions_to_try_are_answered_by_the_library() -> None:
     kept: dict[str, str] = {}
     for number, document in enumerate(Files(PROJECT / "library").documents(None)):
         curated = normalise.curate(document)
-        for fact in document.read_document(number, curated).facts:  # type: ignore[arg-type]
+        for fact in read_document(number, curated).facts:  # type: ignore[arg-type]
             worded = wordings(fact)
             trained |= dict.fromkeys(worded.trained, fact.answer)
             kept[worded.probe] = fact.answer
@@ -315,10 +336,14 @@ def test_questions_to_try_are_answered_by_the_library() -> None:
 # Errors -------------------------------------------------------------------------------------------
 
 
-def test_messages_in_the_readme_are_what_the_code_says() -> None:
-    lines = [line for block in blocks(README, "text") for line in block.splitlines()]
-    assert len(lines) > 20
-    assert [line for line in lines if not said(line)] == []
+def test_messages_in_the_docs_are_what_the_code_says() -> None:
+    assert len(messages(TROUBLE)) > 20
+    told = [line for page in PAGES for line in messages(page)]
+    assert [line for line in told if not said(line)] == []
+
+
+def messages(page: Path) -> list[str]:
+    return [line for block in blocks(page, "text") for line in block.splitlines()]
 
 
 def test_a_message_that_nothing_says_is_found() -> None:
@@ -370,3 +395,30 @@ def test_files_named_in_the_docs_exist() -> None:
     named = set(re.findall(r"`((?:autodidact|tests|scripts|docs|templates)/[\w/]+\.\w+)`", DOCS))
     assert named
     assert [name for name in sorted(named) if not (PROJECT / name).exists()] == []
+
+
+def test_files_that_have_moved_are_gone_from_where_they_were() -> None:
+    before = re.findall(r"^\| ([\w/.]+/[\w/.]*) \| `", MOVED.read_text("utf-8"), re.M)
+    assert len(before) > 100
+    assert [name for name in before if (PROJECT / name).exists()] == []
+
+
+def shown(tree: str) -> set[str]:
+    """The paths in a tree drawn by indentation, two spaces a level; folders end with a slash."""
+    found: set[str] = set()
+    above: list[str] = []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        above[(len(line) - len(line.lstrip())) // 2 :] = [name]
+        found.add("".join(above))
+    return found
+
+
+def test_the_map_of_the_package_is_right() -> None:
+    """What it shows exists, and every room and every module beside them is on it."""
+    (tree,) = blocks(HOW, "tree")
+    package = PROJECT / "autodidact"
+    rooms = {f"autodidact/{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    beside = {f"autodidact/{path.name}" for path in package.glob("[!_]*.py")}
+    assert [path for path in sorted(shown(tree)) if not (PROJECT / path).exists()] == []
+    assert sorted((rooms | beside) - shown(tree)) == []

@@ -10,7 +10,7 @@ question is answered from memory, with the same prompt as if there were no index
 What is guaranteed: a passage is data for this program. It stands in the user's turn, quoted, each
 on one line of its own behind its number, before the line with the question; it cannot end that
 line, begin another turn, or carry another passage's number. Control tokens in it are neutralised
-where the prompt is encoded (`model.prompt_ids`), and marks such as "System:" at the beginnings of
+where the prompt is encoded (`prompts.prompt_ids`), and marks such as "System:" at the beginnings of
 its lines are taken out here. It never changes settings, tools, the system text or other turns; it
 is stored with the reply, never with the question, and later prompts do not repeat it.
 

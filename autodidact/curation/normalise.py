@@ -1,4 +1,4 @@
-"""From a document as fetched to one worth storing: normalise, refuse, hash, cut into chunks.
+"""From a document as fetched to one worth storing: normalise, refuse, hash.
 
 Exact duplicates are found by the sha256 of the normalised text. Near-duplicates, language,
 quality and safety filters are not covered here.

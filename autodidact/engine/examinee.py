@@ -1,4 +1,4 @@
-"""A version of the local model as the examiner of `evaluators` sees it: text in, text out."""
+"""A version of the local model as the examiner of `evaluation` sees it: text in, text out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autodidact.types.chat import Message
 
 
 class Examinee:
-    """Implements `evaluators.recall.Subject` and `evaluators.chat.Talker` for one version."""
+    """Implements `recall.Subject` and `well_formed.Talker` for one version."""
 
     def __init__(self, engine: Engine, version: Version) -> None:
         self._engine = engine

@@ -67,7 +67,7 @@ RuleName = Literal["learned", "general", "kept", "chat"]
 @dataclass(frozen=True)
 class Arm:
     """The stored measurements of one version of the model. `general`: NLL a token of each block;
-    `chat`: per prompt, whether the reply was well-formed (`evaluators.chat`). Blocks and prompts
+    `chat`: per prompt, whether the reply was well-formed (`well_formed`). Blocks and prompts
     are the same and in the same order in all arms."""
 
     probes: Mapping[str, ProbeResult]

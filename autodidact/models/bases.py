@@ -14,7 +14,7 @@ Weights that come only as pickles (.bin) are converted once, by a child process 
 Weights are fetched by plain HTTPS with ranges and checked against their sha256, because
 huggingface_hub 2 starts an interrupted file from zero and throws away what has arrived.
 
-Left to others: loading (`model`), the licence of what is downloaded (the user), and remote code,
+Left to others: loading (`loading`), the licence of what is downloaded (the user), and remote code,
 which is neither fetched nor run.
 """
 

@@ -2,9 +2,9 @@
 
 Contract: `quantise` replaces every linear layer but the output head of a module tree that no one
 else uses, and says in a few words what it did. What it puts there is an `nn.Linear` whose tensors
-`model.fork` shares, so adapters go on top of it as on any other. It leaves to others: loading, the
-choice of number format, adapters. It never leaves a layer as it was in silence: each new layer is
-tried on this machine against the one that it replaces, and an error names the setting.
+`loading.fork` shares, so adapters go on top of it as on any other. It leaves to others: loading,
+the choice of number format, adapters. It never leaves a layer as it was in silence: each new layer
+is tried on this machine against the one that it replaces, and an error names the setting.
 
 The arithmetic is bitsandbytes' (MIT), an optional dependency, on the CPU and on GPUs alike:
 

@@ -5,7 +5,7 @@ base) on control articles. With swapped arms every question is taught in one arm
 other, so its two gains are paired; each arm's own level, the mean of its taught and its control
 gain, is taken out first, so that an arm that is stronger everywhere does not count. The mean of the
 paired differences is then the mean of the arms' differences in differences. Intervals are 95 %,
-from a bootstrap clustered by article (10,000 draws, `evaluators.statistics`), all seeds of an
+from a bootstrap clustered by article (10,000 draws, `evaluation.statistics`), all seeds of an
 article in one cluster.
 
 Two more guards, both by drawing the lots again: `randomisation` is the share of all drawings that

@@ -6,9 +6,9 @@
   effect (difference in differences) with its interval, by arm too. Kinds are those of the arms;
   subsets `all` and `unknown` (what the base did not answer exactly).
 - `aa`: how often permuted labels find an effect. `books`: the 2 × 2. `streams`: retention.
-- `coverage`: `share` of questions that a made example covers (`prove.coverage`), how many by
+- `coverage`: `share` of questions that a made example covers (`proof.coverage`), how many by
   `articles`; `distractors[covered | not_covered]` says how many of their distractors are answers
-  that were trained; `effects[kind][group][metric]` as in `outcomes`, for `prove.coverage.GROUPS`.
+  that were trained; `effects[kind][group][metric]` as in `outcomes`, for `proof.coverage.GROUPS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Facts by gaps: a clear-cut answer inside a sentence that no shape of `facts` fits.
+"""Facts by gaps: a clear-cut answer inside a sentence that no shape of `statements` fits.
 
 An answer is a year, date, century, decade, percentage, sum of money, number with its noun, quoted
 term, or capitalised name of at most six words. Its question is the sentence itself: with a

@@ -4,9 +4,9 @@ The reader knows the surface shapes of plain encyclopaedic English ("X was built
 keeper is Maren Wren", "X has 43 steps"), not grammar: it has no parser and no model. A sentence
 that fits no shape, whose subject is not the document's, or whose answer is long or vague gives
 nothing. Precision is worth more than recall here: a wrong question teaches a wrong fact. What the
-shapes leave of an ordinary article is for `spans`.
+shapes leave of an ordinary article is for `gaps`.
 
-Every rule offers six equivalent wordings of its question; `examples` decides which are trained,
+Every rule offers six equivalent wordings of its question; `lessons` decides which are trained,
 which one is the probe and which is offered to people as a suggestion. A seventh, in another frame
 or word order, is trained for no fact at all.
 """

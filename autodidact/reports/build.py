@@ -1,6 +1,6 @@
 """The report of a cycle: every figure the decision was made on, and every answer. Pure.
 
-`report` (the card for people) reads what is built here; so do the page and the command line.
+`cards` (the card for people) reads what is built here; so do the page and the command line.
 """
 
 from __future__ import annotations

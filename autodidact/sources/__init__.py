@@ -1,10 +1,10 @@
 """Where documents come from: the table of sources, and the ones that the settings enable.
 
-A source satisfies `autodidact.types.Source`: a `name` that no other source of the run has, and
+A source satisfies `types.protocols.Source`: a `name` that no other source of the run has, and
 `documents(since)`, a lazy iterator. What every source promises:
 
 - `text` is plain text in blocks (paragraphs, headings, list items) separated by a blank line, and
-  can be encoded as UTF-8; `digest` is "", because normalising and hashing belong to `curate`;
+  can be encoded as UTF-8; `digest` is "", because normalising and hashing belong to `curation`;
 - `cursor` says how far the source had come once this document is stored; a source reads its own
   old cursors, and one that it does not understand means "from the beginning";
 - documents that were yielded before an error are good: store them as they come;

@@ -2,7 +2,7 @@
 
 The text is made of blocks separated by a blank line: a paragraph, a heading or a list item each.
 A heading that gave the title is left out of the text. Normalising Unicode and refusing documents
-that are too short are left to `curate`. At most `MAX_BYTES` are read of a file; what is not text
+that are too short are left to `curation`. At most `MAX_BYTES` are read of a file; what is not text
 is refused. Markdown is CommonMark with tables; front matter is read for `title` and `license`
 only, one `key: value` a line, without a YAML parser. Web pages go through trafilatura, which only
 ever sees the bytes given here and fetches nothing.

@@ -3,7 +3,7 @@
 `POST /v1/chat/completions`, `POST /v1/completions`, `GET /v1/models`, `GET /v1/models/{model}`, as
 in OpenAI's API reference (docs/openai.md says what is honoured). Nothing is stored and nothing is
 looked up: the dialogue that a client sends is all that the model sees. Errors are OpenAI's, see
-`openai_errors`.
+`web.openai.errors`.
 
 A reply's status waits for its first token: a server that turns out to be too busy can then still
 say 503, upon which clients try again, instead of breaking a stream off.
