@@ -154,7 +154,7 @@ class Watcher:
         assert now is not None
         data = {
             "boot": self.hub.boot,
-            "live": {**now.live, **words.went_live(now.model.live, 0, now.report)},
+            "live": {**now.live, **words.went_live(now.model.live or 0, 0, now.report)},
             "model": now.health,
             "learner": now.shown,
         }
@@ -181,7 +181,8 @@ def changes(last: Snapshot, now: Snapshot) -> list[tuple[str, dict[str, Any]]]:
     events: list[tuple[str, dict[str, Any]]] = []
     if last.health != now.health:
         events.append(("health", now.health))
-    if last.model.live != now.model.live and last.model.state == "ready":
+    swapped = now.model.live is not None and last.model.live != now.model.live
+    if swapped and last.model.state == "ready":
         events.append(("version", _version(last, now)))
     if now.shown != last.shown:
         news = any(now.shown[key] != last.shown[key] for key in _NEWS)
@@ -193,7 +194,7 @@ def changes(last: Snapshot, now: Snapshot) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _version(last: Snapshot, now: Snapshot) -> dict[str, Any]:
-    live, previous = now.model.live, last.model.live
+    live, previous = now.model.live or 0, last.model.live or 0
     return {
         **now.live,
         "live": live,
