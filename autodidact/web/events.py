@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+
 from autodidact.errors import AutodidactError
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.chat import ModelStatus
 from autodidact.types.protocols import Generator
 from autodidact.web.page import words
-from autodidact.web.sse import PING, Shutdown, Wakeups, encode
+from autodidact.web.sse import Shutdown, Wakeups, encode
 
 POLL_S = 0.3
 FRAME_S = 0.25
@@ -158,7 +160,7 @@ class Watcher:
             "model": now.health,
             "learner": now.shown,
         }
-        return f"retry: {RETRY_MS}\n\n".encode() + encode("hello", data)
+        return format_sse_event(retry=RETRY_MS) + encode("hello", data)
 
     async def run(self) -> None:
         """Look and publish until cancelled. One failed look is logged and forgotten."""
@@ -255,7 +257,7 @@ class _Reader:
         try:
             await asyncio.wait_for(self._woken.wait(), PING_S)
         except TimeoutError:
-            return PING
+            return KEEPALIVE_COMMENT
         self._woken.clear()
         frame = b"".join(self._waiting.values())
         self._waiting.clear()

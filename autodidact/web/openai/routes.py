@@ -21,6 +21,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from fastapi.sse import format_sse_event
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -51,7 +52,7 @@ from autodidact.web.streaming import (
 
 __all__ = ["PREFIX", "error_response", "router"]
 
-DONE = b"data: [DONE]\n\n"
+DONE = format_sse_event(data_str="[DONE]")
 log = logging.getLogger(__name__)
 Deltas = AsyncGenerator[tuple[int, Delta], None]
 
@@ -277,4 +278,4 @@ def _step(form: Form, choices: Sequence[Choice], index: int, delta: Delta) -> by
 
 
 def _frame(chunk: dict[str, Any] | None) -> bytes:
-    return b"" if chunk is None else f"data: {json.dumps(chunk)}\n\n".encode()
+    return b"" if chunk is None else format_sse_event(data_str=json.dumps(chunk))
