@@ -260,6 +260,7 @@ function showBusy(busy) {
 
 function showContext({ used, limit, room }) {
   const meter = $("#context");
+  meter.hidden = limit === null; // no one knows it
   $("progress", meter).max = limit;
   $("progress", meter).value = used;
   $(".used", meter).textContent = number(used);

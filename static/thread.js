@@ -102,7 +102,9 @@ export class Reply {
     $(".who", this.element).hidden = false;
     this.end({
       icon: "rings",
-      text: `No reply yet. ${name} is reading ${plural(context.used, "token")}…`,
+      text: context.used
+        ? `No reply yet. ${name} is reading ${plural(context.used, "token")}…`
+        : `No reply yet. ${name} is reading…`,
     });
   }
 

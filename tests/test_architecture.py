@@ -19,6 +19,7 @@ ROOMS: dict[str, str] = {
     "types": "errors",
     "settings": "errors",
     "home": "errors",
+    "inbox": "errors home",
     "store": "types errors",
     "checkpoints": "types errors home",
     "sources": "types errors settings",
@@ -31,13 +32,13 @@ ROOMS: dict[str, str] = {
     "evaluation": "types reading",
     "generators": "types errors settings checkpoints models engine",
     "reports": "types errors store checkpoints lessons reading evaluation",
-    "learning": "types errors settings home store checkpoints sources curation reading lessons "
-    "models engine training evaluation reports",
+    "learning": "types errors settings home inbox store checkpoints sources curation reading "
+    "lessons models engine training evaluation reports",
     "proof": "types errors settings home store sources curation reading lessons models engine "
     "training evaluation chat",
     "chat": "types errors settings store",
-    "web": "types errors settings home store checkpoints reports chat",
-    "commands": "types errors settings home store checkpoints reports proof",
+    "web": "types errors settings home inbox store checkpoints reports chat",
+    "commands": "types errors settings home inbox store checkpoints reports proof",
 }
 """Each room and what it may import, besides itself: the data's way, and never back."""
 TORCH = {"torch", "transformers", "peft", "safetensors", "accelerate", "bitsandbytes"}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator as Stream
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from autodidact.chat import memory, retrieval
 from autodidact.chat.memory import Turn, Window
@@ -22,9 +22,12 @@ from autodidact.errors import GeneratorError, NotReady
 from autodidact.store.chat import Begun, ChatStore, Finish, StoredMessage
 from autodidact.types.chat import Delta, ModelStatus, Prepared, SamplingParams
 from autodidact.types.documents import Passage
-from autodidact.types.protocols import Generator
+from autodidact.types.protocols import Cancellable, CountsTokens, Generator
 
 DEFAULT_LENGTH = 512
+OPEN_ROOM = 4096
+"""The longest reply that is offered where the context is not known. A longer one may be asked for:
+whether it fits is then for the generator to say."""
 
 
 class UnknownConversation(GeneratorError):
@@ -66,14 +69,26 @@ class Ask:
     retrieval: Literal["on", "off"] | None = None
 
 
-def reserve(context: int) -> int:
+class Context(TypedDict):
+    """How much of the context a conversation takes, as far as it is known."""
+
+    used: int
+    limit: int | None
+    """None where the context is not known."""
+    dropped: int
+    """Earlier turns that the model does not see."""
+    room: int
+    """The longest reply that is offered."""
+
+
+def reserve(context: int | None) -> int:
     """Tokens that are kept free for a reply of default length by leaving out the oldest turns."""
-    return min(DEFAULT_LENGTH, context // 4)
+    return DEFAULT_LENGTH if context is None else min(DEFAULT_LENGTH, context // 4)
 
 
-def room(context: int, used: int) -> int:
-    """The longest reply that may be asked for when `used` tokens of the context are taken."""
-    return max(context - used, reserve(context))
+def room(context: int | None, used: int) -> int:
+    """The longest reply that is offered when `used` tokens of the context are taken."""
+    return OPEN_ROOM if context is None else max(context - used, reserve(context))
 
 
 def begin(
@@ -85,18 +100,17 @@ def begin(
     messages = _messages(ask, store)
     repeated = _last_question(ask, messages) if ask.again else None
     past = memory.turns(messages, before=repeated)
-    kept_free = ask.max_length or reserve(status.context)
     wanted = library is not None and (
         library.wanted(status) if ask.retrieval is None else ask.retrieval == "on"
     )
     found = library.find(ask.message) if library is not None and wanted else ()
-    window, passages = _window(ask, past, generator, found, status.context, kept_free)
-    room_left = status.context - window.tokens
+    fits = memory.budget(generator, status.context, ask.max_length or reserve(status.context))
+    window, passages = _window(ask, past, found, fits)
     params = SamplingParams(
         temperature=ask.temperature,
         top_p=ask.top_p,
         top_k=ask.top_k,
-        max_new_tokens=ask.max_length or max(1, min(DEFAULT_LENGTH, room_left)),
+        max_new_tokens=ask.max_length or _length(generator, status.context, window),
         seed=secrets.randbelow(2**32) if ask.seed is None else ask.seed,
         min_p=ask.min_p,
         repetition_penalty=ask.repetition_penalty,
@@ -111,9 +125,10 @@ def begin(
         question_id=repeated,
         version=prepared.version,
         sampling=asdict(prepared.params),
-        prompt_tokens=len(prepared.prompt_ids),
+        prompt_tokens=prepared.prompt_tokens,
         dropped=window.dropped,
         passages=passages,
+        answers=prepared.answers,
     )
     return Reply(store, generator, prepared, begun, status.context, window.dropped, passages)
 
@@ -122,8 +137,8 @@ class Generation:
     """A generator's stream that any thread may cancel.
 
     `stream` may be read once. After `cancel` it yields nothing more and has no last delta with a
-    `finish`. It ends at once where the generator's own stream can be cancelled (a `cancel()` that
-    any thread may call), else at that stream's next delta.
+    `finish`. It ends at once where the generator's own stream is `Cancellable`, else at that
+    stream's next delta.
     """
 
     def __init__(self, generator: Generator, prepared: Prepared) -> None:
@@ -134,9 +149,9 @@ class Generation:
 
     def cancel(self) -> None:
         self._cancelled = True
-        cancel = getattr(self._deltas, "cancel", None)
-        if cancel is not None:
-            cancel()
+        deltas: object = self._deltas
+        if isinstance(deltas, Cancellable):
+            deltas.cancel()
 
     def stream(self) -> Stream[Delta, None, None]:
         # Set before the look at `_cancelled`: whichever comes first, one of the two is seen.
@@ -162,11 +177,12 @@ class Reply:
         generator: Generator,
         prepared: Prepared,
         begun: Begun,
-        limit: int,
+        limit: int | None,
         dropped: int,
         passages: tuple[Passage, ...] = (),
     ) -> None:
         self.prepared = prepared
+        self.prompt_tokens = prepared.prompt_tokens
         self.begun = begun
         self.passages = passages
         self.text = ""
@@ -181,9 +197,9 @@ class Reply:
         self._first: tuple[float, int] | None = None
 
     @property
-    def context(self) -> dict[str, int]:
+    def context(self) -> Context:
         """How much of the context the conversation takes by now, and turns it had to leave out."""
-        return _context(len(self.prepared.prompt_ids) + self.tokens, self._limit, self._dropped)
+        return _context((self.prompt_tokens or 0) + self.tokens, self._limit, self._dropped)
 
     def stream(self) -> Stream[Delta, None, None]:
         """The reply's deltas. Closing the stream, or `cancel`, stops the generation.
@@ -212,6 +228,7 @@ class Reply:
                 tokens=self.tokens,
                 tok_s=self.tok_s,
                 first_token_ms=self.first_token_ms,
+                prompt_tokens=self.prompt_tokens,
             )
 
     def cancel(self) -> None:
@@ -225,35 +242,42 @@ class Reply:
     def _take(self, delta: Delta, elapsed_s: float) -> None:
         self.text += delta.text
         self.tokens += delta.tokens
-        if self._first is None and delta.tokens:
-            self._first = (elapsed_s, self.tokens)
+        if delta.usage is not None:
+            self.prompt_tokens = delta.usage.prompt_tokens
+            self.tokens = delta.usage.completion_tokens
+        if self._first is None and (delta.tokens or delta.text):
+            self._first = (elapsed_s, max(1, self.tokens))
             self.first_token_ms = round(elapsed_s * 1000)
-        elif self._first is not None and delta.tokens:
+        elif self._first is not None and (delta.tokens or delta.usage is not None):
             since, before = self._first
-            self.tok_s = round((self.tokens - before) / max(elapsed_s - since, 1e-3), 1)
+            self.tok_s = round(max(0, self.tokens - before) / max(elapsed_s - since, 1e-3), 1)
+
+
+def _length(generator: Generator, context: int | None, window: Window) -> int:
+    """The longest reply where the reader did not say: the room there is, up to the default."""
+    if context is None or not isinstance(generator, CountsTokens):
+        return max(1, reserve(context))
+    return max(1, min(DEFAULT_LENGTH, context - window.size))
 
 
 def _window(
     ask: Ask,
     past: Sequence[Turn],
-    generator: Generator,
     found: Sequence[Passage],
-    context: int,
-    kept_free: int,
+    fits: memory.Budget,
 ) -> tuple[Window, tuple[Passage, ...]]:
     """The prompt's messages, and those of the passages found that are in it.
 
-    Passages take at most half the context. Old turns give way to them, the last one never does:
-    the question may be about it. Where that is not enough, fewer passages are used, then none.
+    Old turns give way to passages, the last one never does: the question may be about it. Where
+    that is not enough, fewer passages are used, then none.
     """
-    limit = context - kept_free
-    alone = memory.fit(past, ask.message, generator.count, limit)
-    passages = retrieval.within(found, ask.message, generator.count, context // 2)
+    alone = memory.fit(past, ask.message, fits.size, fits.prompt)
+    passages = retrieval.within(found, ask.message, fits.size, fits.passages)
     last_seen = alone.dropped < len(past)
     while passages:
         quoted = retrieval.prompt(ask.message, passages)
-        window = memory.fit(past, quoted, generator.count, limit)
-        if window.tokens <= limit and (window.dropped < len(past) or not last_seen):
+        window = memory.fit(past, quoted, fits.size, fits.prompt)
+        if window.size <= fits.prompt and (window.dropped < len(past) or not last_seen):
             return window, passages
         passages = passages[:-1]
     return alone, ()
@@ -283,7 +307,7 @@ def _last_question(ask: Ask, messages: list[StoredMessage]) -> int:
     return asked[-1].id
 
 
-def stored_context(messages: Sequence[StoredMessage], limit: int) -> dict[str, int]:
+def stored_context(messages: Sequence[StoredMessage], limit: int | None) -> Context:
     """`Reply.context` of a stored conversation, as its last reply left it."""
     replies = [message for message in messages if message.role == "assistant"]
     if not replies:
@@ -291,5 +315,5 @@ def stored_context(messages: Sequence[StoredMessage], limit: int) -> dict[str, i
     return _context(replies[-1].prompt_tokens + replies[-1].tokens, limit, replies[-1].dropped)
 
 
-def _context(used: int, limit: int, dropped: int) -> dict[str, int]:
+def _context(used: int, limit: int | None, dropped: int) -> Context:
     return {"used": used, "limit": limit, "dropped": dropped, "room": room(limit, used)}

@@ -91,7 +91,8 @@ class Library:
 def by_default(setting: bool | None, parameters: int) -> bool:
     """Whether passages are looked up where a request does not say: as the setting says, and where
     it is not set, if the model has at least `READERS` parameters. 0 parameters mean a model that
-    has not loaded yet; of it nothing is known that would speak against passages."""
+    has not loaded yet or does not tell; of it nothing is known that would speak against passages.
+    """
     if setting is not None:
         return setting
     return parameters == 0 or parameters >= READERS
@@ -139,16 +140,17 @@ def quoted(text: str) -> str:
 def within(
     passages: Sequence[Passage],
     question: str,
-    count: Callable[[Sequence[Message]], int],
-    tokens: int,
+    size: Callable[[Sequence[Message]], int],
+    most: int,
 ) -> tuple[Passage, ...]:
-    """The passages that together add at most so many tokens to the question, numbered anew; one
-    that is too long for what is left is passed over."""
+    """The passages that together add at most the size `most` to the question (in tokens, or
+    whatever `size` measures), numbered anew; one that is too long for what is left is passed over.
+    """
     kept: tuple[Passage, ...] = ()
-    plain = count([Message("user", question)]) if passages else 0
+    plain = size([Message("user", question)]) if passages else 0
     for passage in passages:
         more = (*kept, _numbered(passage, len(kept) + 1))
-        if count([Message("user", prompt(question, more))]) - plain <= tokens:
+        if size([Message("user", prompt(question, more))]) - plain <= most:
             kept = more
     return kept
 

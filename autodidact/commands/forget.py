@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autodidact import settings
+from autodidact import inbox, settings
 from autodidact.errors import AutodidactError
-from autodidact.home import write_atomic
 from autodidact.store.ledger import LearnerStore, StoredDocument
 
 TITLES_SHOWN = 10
@@ -42,12 +39,8 @@ def nearest(titles: Sequence[str], what: str, most: int = 3) -> list[str]:
 
 
 def request(home: Path, document_ids: Sequence[int]) -> Path:
-    """Leave the wish in the learner's inbox: a small file, renamed into place whole."""
-    path = home / "inbox" / f"forget-{time.time_ns()}.json"
-    path.parent.mkdir(exist_ok=True)
-    wish = {"do": "forget", "documents": list(document_ids)}
-    write_atomic(path, json.dumps(wish).encode())
-    return path
+    """Leave the wish in the learner's inbox."""
+    return inbox.leave(home, inbox.Forget(tuple(document_ids)))
 
 
 def listing(found: Sequence[StoredDocument]) -> str:

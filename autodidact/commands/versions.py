@@ -12,15 +12,13 @@ What is listed is what the files say. Only the server knows what it has in memor
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autodidact import checkpoints, settings
+from autodidact import checkpoints, inbox, settings
 from autodidact.checkpoints.listing import call, listing, table
-from autodidact.home import write_atomic
 
 Home = Annotated[Path | None, typer.Option(help="Folder shared by learner and server.")]
 Config = Annotated[Path | None, typer.Option(help="Settings file.")]
@@ -78,9 +76,7 @@ def rollback(
     """
     root = settings.load(config, home=home).home
     old, new = checkpoints.roll_back(root, to)
-    request = root / "inbox" / f"rollback-{time.time_ns()}.json"
-    request.parent.mkdir(exist_ok=True)
-    write_atomic(request, json.dumps({"do": "rollback", "to": new}).encode())
+    inbox.leave(root, inbox.Rollback(new))
     print(
         f"rolled back from {old} to {new}: a running server answers from {call(new)} in two "
         "seconds; newer ones do not go live until `unpin`"

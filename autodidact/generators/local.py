@@ -57,8 +57,17 @@ class _Loaded:
     base_sha256: str
 
 
+@dataclass(frozen=True)
+class _Prompt:
+    """What `prepare` keeps for `stream`: the version it picked, and the prompt's tokens."""
+
+    version: Version
+    ids: tuple[int, ...]
+
+
 class LocalGenerator:
-    """Start it with `start`, end it with `close`; everything else may be called from any thread.
+    """A `Generator` with every capability. Start it with `start`, end it with `close`; everything
+    else may be called from any thread.
 
     `observe(name, value)` is told the seconds of queues, first tokens, gaps and replies.
     """
@@ -89,7 +98,9 @@ class LocalGenerator:
         if self._loaded is not None:
             self._loaded.batcher.close()
 
-    # Generator -----------------------------------------------------------------------------
+    # Generator, and what it can besides ----------------------------------------------------
+
+    most_logprobs = 20
 
     def status(self) -> ModelStatus:
         return self._status
@@ -120,7 +131,7 @@ class LocalGenerator:
             "waiting": batcher.waiting,
             "cache_bytes": batcher.cache_bytes,
             "versions_in_memory": len(self._loaded.shelf),
-            "live": self._status.live,
+            "live": float(self._status.live or 0),
         }
 
     def count(self, messages: Sequence[Message]) -> int:
@@ -149,7 +160,8 @@ class LocalGenerator:
             raise ContextExceeded(
                 f"prompt {len(ids)} + max_length {params.max_new_tokens} exceeds {context} tokens"
             )
-        return Prepared(version.number, tuple(ids), room, params, version)
+        handle = _Prompt(version, tuple(ids))
+        return Prepared(name_of(version.number), version.number, len(ids), room, params, handle)
 
     def models(self) -> list[ServedModel]:
         """What a request may ask for by name, the newest first, the base last."""
@@ -168,7 +180,8 @@ class LocalGenerator:
     def stream(self, prepared: Prepared) -> TextStream:
         """The reply's deltas; the request waits for its turn from now on. Raises Busy."""
         loaded, _ = self._ready()
-        ticket = loaded.batcher.submit(prepared.handle, prepared.prompt_ids, prepared.params)
+        prompt: _Prompt = prepared.handle
+        ticket = loaded.batcher.submit(prompt.version, prompt.ids, prepared.params)
         return TextStream(loaded.engine.base, ticket)
 
     def _ready(self) -> tuple[_Loaded, Version]:
@@ -328,6 +341,11 @@ class LocalGenerator:
             since=time.time(),
             **status,  # type: ignore[arg-type]
         )
+
+
+def name_of(number: int) -> str:
+    """The name under which a version can be asked for."""
+    return f"{NAME}@{number}" if number else "base"
 
 
 def _call(number: int) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from autodidact import checkpoints
+from autodidact import checkpoints, inbox
 from autodidact.curation import normalise
 from autodidact.errors import AutodidactError, CheckpointError, ResourceError, SourceError
 from autodidact.evaluation import gate, judge
@@ -139,7 +139,8 @@ class Learner:
     def _close_open(self) -> None:
         """Close the cycles that were left running, but for one that can go on."""
         resumable = None
-        rolled_back = any((self._home / "inbox").glob("rollback-*.json"))
+        wishes = [wish for _, wish in inbox.waiting(self._home)]
+        rolled_back = any(isinstance(wish, inbox.Rollback) for wish in wishes)
         for n in self.store.running():
             stands = n in checkpoints.versions(self._home)
             undone = rolled_back and checkpoints.current(self._home) != n
@@ -386,21 +387,15 @@ class Learner:
         self._progress({"cycle": job["cycle"], **event})
 
     def _act_on_inbox(self) -> None:
-        """Requests of the command line; each is a small JSON file, renamed into place whole."""
-        for path in sorted((self._home / "inbox").glob("*.json")):
-            try:
-                request = json.loads(path.read_text())
-            except ValueError:
-                request = None
-            request = request if isinstance(request, dict) else {}
-            documents = request.get("documents")
-            if request.get("do") == "rollback" and isinstance(request.get("to"), int):
+        """Wishes of the command line and of the server's operator."""
+        for path, wish in inbox.waiting(self._home):
+            if isinstance(wish, inbox.Rollback):
                 now = checkpoints.current(self._home)  # the last of several rollbacks counts
                 count = self.store.requeue_after(now)
                 log.info("rolled back to %d; %d documents back in the queue", now, count)
                 self._index()
-            elif request.get("do") == "forget" and isinstance(documents, list):
-                self._forget([i for i in documents if isinstance(i, int)])
+            elif isinstance(wish, inbox.Forget):
+                self._forget(wish.documents)
             else:
                 log.warning("inbox/%s: not understood; dropped", path.name)
             path.unlink()

@@ -39,6 +39,8 @@ class Conversation:
 class StoredMessage:
     """A question (`role` user) or a reply (assistant), to which all after `created_at` belongs.
 
+    `answers` is the name of who replied, "" in rows from before it was stored; `version` is that
+    model's number, None for a question and where it has no versions.
     `reply_to` is the question's id; `dropped` counts the earlier turns that the model did not see;
     `passages` are those that stood before the question, which itself is stored as it was asked.
     """
@@ -48,7 +50,7 @@ class StoredMessage:
     content: str
     created_at: float
     reply_to: int | None
-    version: int
+    version: int | None
     sampling: dict[str, Any]
     finish: Finish
     tokens: int
@@ -57,6 +59,7 @@ class StoredMessage:
     tok_s: float | None
     first_token_ms: int | None
     passages: tuple[Passage, ...] = ()
+    answers: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,11 @@ def _v2(db: sqlite_utils.Database) -> None:
     db.table("messages").add_column("passages", str)
 
 
-MIGRATIONS = (_v1, _v2)
+def _v3(db: sqlite_utils.Database) -> None:
+    db.table("messages").add_column("answers", str)
+
+
+MIGRATIONS = (_v1, _v2, _v3)
 
 
 class ChatStore:
@@ -158,14 +165,16 @@ class ChatStore:
         question: str,
         *,
         question_id: int | None = None,
-        version: int,
+        version: int | None,
         sampling: dict[str, Any],
-        prompt_tokens: int,
+        prompt_tokens: int | None,
         dropped: int,
         passages: Sequence[Passage] = (),
+        answers: str = "",
     ) -> Begun:
         """Store a question and the open row of its reply, in a new conversation if there is none.
 
+        `prompt_tokens` None: `finish` may tell them.
         `passages` belong to the reply; `question_id` names a stored question that is asked again:
         no second one is stored then.
         """
@@ -195,6 +204,7 @@ class ChatStore:
                     "content": "",
                     "reply_to": question_id,
                     "version": version,
+                    "answers": answers,
                     "sampling": json.dumps(sampling),
                     "finish": "open",
                     "prompt_tokens": prompt_tokens,
@@ -213,12 +223,14 @@ class ChatStore:
         tokens: int,
         tok_s: float | None,
         first_token_ms: int | None,
+        prompt_tokens: int | None = None,
     ) -> None:
+        """Store how a reply ended. `prompt_tokens` None leaves what `begin` stored."""
         with self._db.write() as db:
             db.conn.execute(
                 "UPDATE messages SET content = ?, finish = ?, tokens = ?, tok_s = ?, "
-                "first_token_ms = ? WHERE id = ?",
-                (content, finish, tokens, tok_s, first_token_ms, reply_id),
+                "first_token_ms = ?, prompt_tokens = coalesce(?, prompt_tokens) WHERE id = ?",
+                (content, finish, tokens, tok_s, first_token_ms, prompt_tokens, reply_id),
             )
 
     def withdraw(self, begun: Begun) -> None:
@@ -292,7 +304,7 @@ def _message(row: dict[str, Any]) -> StoredMessage:
         content=row["content"],
         created_at=row["created_at"],
         reply_to=row["reply_to"],
-        version=row["version"] or 0,
+        version=row["version"],
         sampling=json.loads(row["sampling"] or "{}"),
         finish=row["finish"] or "stop",
         tokens=row["tokens"] or 0,
@@ -301,4 +313,5 @@ def _message(row: dict[str, Any]) -> StoredMessage:
         tok_s=row["tok_s"],
         first_token_ms=row["first_token_ms"],
         passages=tuple(Passage(**passage) for passage in json.loads(row["passages"] or "[]")),
+        answers=row["answers"] or "",
     )

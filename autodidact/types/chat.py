@@ -53,48 +53,68 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens of a prompt and of the whole reply to it, as the backend counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
 class Delta:
-    """A piece of a streamed reply: new text and how many tokens it took. The last one carries
-    `finish` (its text may be empty). `logprobs` has an entry a token, where they were asked for."""
+    """A piece of a streamed reply: new text and how many tokens it took (0 where the backend does
+    not tell). The last one carries `finish` (its text may be empty), and `usage` where only the end
+    tells; that goes before any sum of `tokens`. `logprobs` has an entry a token, where they were
+    asked for."""
 
     text: str
     tokens: int
     finish: Finish | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A name that a request may give as `model`. `created` is Unix time."""
+    """A name that a request may give as `model`. `created` is Unix time. Without versions,
+    `version` and `role` are None."""
 
     id: str
-    version: int
+    version: int | None
     created: float
-    role: Literal["newest", "pinned", "kept", "base"]
+    role: Literal["newest", "pinned", "kept", "base"] | None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that is sure to fit: the prompt's tokens, the room left, the version that answers
-    (0 is the untouched base) and the parameters with every blank filled in."""
+    """A request that is taken on: who answers, and the parameters with every blank filled in.
 
-    version: int
-    prompt_ids: tuple[int, ...]
-    room: int
+    `answers` is a name that may be asked for as `model`. `version` is that model's number (0 is the
+    untouched base), None where it has none. `prompt_tokens` and `room`, the longest reply, are None
+    where they are not known beforehand; where they are, the request is sure to fit. `handle` is the
+    generator's own.
+    """
+
+    answers: str
+    version: int | None
+    prompt_tokens: int | None
+    room: int | None
     params: SamplingParams
     handle: Any = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What serves now. `live` is the version (0: the untouched base), `since` its Unix time,
-    `parameters` the base's (0 until it has loaded)."""
+    """What serves now. `context` is the longest prompt and reply in tokens (0 until it has loaded,
+    None where no one tells), `live` the version (0: the untouched base; None: it has no versions),
+    `since` its Unix time, `parameters` the base's (0 until it has loaded, or where no one tells).
+    """
 
     state: Literal["loading", "ready", "failed"]
     name: str
     fallback: bool
-    context: int
-    live: int
+    context: int | None
+    live: int | None
     since: float
     reason: str = ""
     rejected: str = ""

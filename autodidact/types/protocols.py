@@ -1,9 +1,13 @@
-"""What modules meet behind: sources and generators."""
+"""What modules meet behind: sources and generators.
+
+`Generator` is what a model in this process and one behind an HTTP API have in common. What only
+some have are the protocols below it; who wants one asks with `isinstance`, and can do without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from autodidact.types.chat import Delta, Message, ModelStatus, Prepared, SamplingParams, ServedModel
 from autodidact.types.documents import Document
@@ -18,25 +22,73 @@ class Source(Protocol):
 
 
 class Generator(Protocol):
-    """What answers. `prepare` raises a `GeneratorError`; closing the iterator of `stream` stops
-    the generation within one token."""
+    """What answers. Everything may be called from any thread; `prepare` and `stream` raise a
+    `GeneratorError`."""
 
-    def status(self) -> ModelStatus: ...
-
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that these messages make, generation mark included."""
-        ...
-
-    def prepare(
-        self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
-    ) -> Prepared: ...
-
-    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
-        """As `prepare`, to go on with a text instead of answering in a dialogue."""
+    def status(self) -> ModelStatus:
+        """Whether it answers, and who. Never blocks: it is asked a few times a second."""
         ...
 
     def models(self) -> Sequence[ServedModel]:
         """What a request may ask for by name, the newest first, the base last."""
         ...
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]: ...
+    def prepare(
+        self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
+    ) -> Prepared:
+        """Take a dialogue on. `model` None is whoever serves; another name is UnknownModel."""
+        ...
+
+    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+        """The reply, once. The parameters that count are those of `prepared`, which may be changed
+        since. An iterator that has `close` stops the generation then."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A generator that knows how long a prompt is before it answers."""
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that these messages make, generation mark included."""
+        ...
+
+
+@runtime_checkable
+class ContinuesText(Protocol):
+    """A generator that goes on with a text as it stands."""
+
+    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
+        """As `prepare`, to go on with a text instead of answering in a dialogue."""
+        ...
+
+
+@runtime_checkable
+class TellsLogprobs(Protocol):
+    """A generator whose deltas have `logprobs` where they are asked for."""
+
+    most_logprobs: int
+    """How many likeliest tokens it can tell at each place."""
+
+
+@runtime_checkable
+class TellsFigures(Protocol):
+    """A generator that counts what it does."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Counters and gauges, by name."""
+        ...
+
+
+@runtime_checkable
+class Observed(Protocol):
+    """A generator that tells what it measures: `observe(name, value)`, called from any thread."""
+
+    observe: Callable[[str, float], None]
+
+
+@runtime_checkable
+class Cancellable(Protocol):
+    """A stream of deltas that any thread may end at once; else it ends at its next delta."""
+
+    def cancel(self) -> None: ...

@@ -3,15 +3,16 @@
     GET  /admin/versions                     as `python -m autodidact versions --json` tells them
     POST /admin/pin       {"version": 41}    41 answers whatever is published; 0 is the base
     POST /admin/unpin     {}                 the newest answers again
-    POST /admin/rollback  {"version": null}  pins that version; null: the parent of what is to serve
+    POST /admin/rollback  {"version": null}  back to that version; null: the parent of what serves
 
-These write `PIN` and nothing else: the learner goes on from the newest version and queues nothing
-again. For that there is `python -m autodidact rollback`, which needs an account on the machine.
+Each does what the command of that name does. A pin is for the server alone: the learner goes on
+from the newest version. After a rollback the learner too goes on from the version that was chosen,
+and what was taught since goes back into its queue (a wish in its inbox).
 
 Who may: with `server.admin_key`, whoever sends it as a bearer token (RFC 6750); without, clients
 whose connection comes from this machine. A proxy here makes everybody's connection come from this
 machine, so behind one a key must be set. A missing version is 404; one that was rejected or is
-damaged, or a rollback with nothing before it, is 409 with the reason.
+damaged, or a rollback that leads nowhere, is 409 with the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from autodidact import checkpoints
+from autodidact import checkpoints, inbox
 from autodidact.checkpoints.listing import listing
 from autodidact.errors import CheckpointError
 from autodidact.web.guard import Strict, read_body
@@ -99,17 +100,12 @@ async def unpin(request: Request) -> JSONResponse:
 
 @router.post("/rollback")
 async def rollback(request: Request) -> JSONResponse:
-    """Let an older version answer, whatever is published."""
+    """Let an older version answer, whatever is published, and the learner go on from it."""
     site, chosen = site_of(request), await read_body(request, Earlier)
 
     def back() -> int:
-        target = chosen.version
-        if target is None:
-            now = checkpoints.serving(site.home)
-            if now == checkpoints.BASE_VERSION:
-                raise CheckpointError("the untouched base serves; there is nothing to roll back")
-            target = checkpoints.read(site.home, now).parent or checkpoints.BASE_VERSION
-        checkpoints.pin(site.home, target)
+        _, target = checkpoints.roll_back(site.home, chosen.version)
+        inbox.leave(site.home, inbox.Rollback(target))
         return target
 
     target = await _on_disk(site, back, chosen.version)

@@ -26,7 +26,7 @@ from autodidact.web.page.knobs import TEMPERATURE, TOP_K, TOP_P
 from autodidact.web.page.markdown import Block, Blocks
 from autodidact.web.site import Site, site_of
 from autodidact.web.sse import EventStream, encode
-from autodidact.web.streaming import Streams, unless_left
+from autodidact.web.streaming import Streams, unless_left, version_header
 
 MOST_STOPS, LONGEST_STOP = 4, 64
 router = APIRouter()
@@ -108,14 +108,14 @@ async def chat(request: Request) -> Response:
         streams.stop()
         reply.cancel()
 
-    headers = {"X-Model-Version": str(reply.prepared.version)}
+    headers = version_header(reply.prepared)
     if asked.stream:
         return EventStream(_frames(reply, start, streams), headers, closed=stop)
     try:
         await unless_left(request, _exhaust(streams))
         return JSONResponse(_whole(reply), headers=headers)
     except GeneratorError:
-        if not reply.tokens:
+        if not (reply.tokens or reply.text):
             await site.run(reply.withdraw)
         raise
     except (AutodidactError, HTTPException):
@@ -143,6 +143,7 @@ def _whole(reply: Reply) -> dict[str, Any]:
         "conversation_id": reply.begun.conversation_id,
         "message_id": reply.begun.reply_id,
         "version": reply.prepared.version,
+        "model": reply.prepared.answers,
         "memory": citations.memory(reply.passages),
         "citations": citations.citations(reply.passages),
         **_figures(reply),
@@ -191,7 +192,8 @@ def _start(reply: Reply, site: Site) -> dict[str, Any]:
         "question": reply.begun.question_id,
         "conversation": reply.begun.conversation_id,
         "version": reply.prepared.version,
-        "name": words.name_of(reply.prepared.version),
+        "model": reply.prepared.answers,
+        "name": words.name_of(reply.prepared.version, reply.prepared.answers),
         "memory": citations.memory(reply.passages),
         "citations": citations.citations(reply.passages),
         "badge": citations.badge(reply.passages),
@@ -227,7 +229,7 @@ def _figures(reply: Reply) -> dict[str, Any]:
     return {
         "finish": reply.finish,
         "tokens": reply.tokens,
-        "prompt_tokens": len(reply.prepared.prompt_ids),
+        "prompt_tokens": reply.prompt_tokens,
         "tok_s": reply.tok_s,
         "first_token_ms": reply.first_token_ms,
         "context": reply.context,

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+
 from autodidact.errors import AutodidactError
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.chat import ModelStatus
 from autodidact.types.protocols import Generator
 from autodidact.web.page import words
-from autodidact.web.sse import PING, Shutdown, Wakeups, encode
+from autodidact.web.sse import Shutdown, Wakeups, encode
 
 POLL_S = 0.3
 FRAME_S = 0.25
@@ -154,11 +156,11 @@ class Watcher:
         assert now is not None
         data = {
             "boot": self.hub.boot,
-            "live": {**now.live, **words.went_live(now.model.live, 0, now.report)},
+            "live": {**now.live, **words.went_live(now.model.live or 0, 0, now.report)},
             "model": now.health,
             "learner": now.shown,
         }
-        return f"retry: {RETRY_MS}\n\n".encode() + encode("hello", data)
+        return format_sse_event(retry=RETRY_MS) + encode("hello", data)
 
     async def run(self) -> None:
         """Look and publish until cancelled. One failed look is logged and forgotten."""
@@ -181,7 +183,8 @@ def changes(last: Snapshot, now: Snapshot) -> list[tuple[str, dict[str, Any]]]:
     events: list[tuple[str, dict[str, Any]]] = []
     if last.health != now.health:
         events.append(("health", now.health))
-    if last.model.live != now.model.live and last.model.state == "ready":
+    swapped = now.model.live is not None and last.model.live != now.model.live
+    if swapped and last.model.state == "ready":
         events.append(("version", _version(last, now)))
     if now.shown != last.shown:
         news = any(now.shown[key] != last.shown[key] for key in _NEWS)
@@ -193,7 +196,7 @@ def changes(last: Snapshot, now: Snapshot) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _version(last: Snapshot, now: Snapshot) -> dict[str, Any]:
-    live, previous = now.model.live, last.model.live
+    live, previous = now.model.live or 0, last.model.live or 0
     return {
         **now.live,
         "live": live,
@@ -254,7 +257,7 @@ class _Reader:
         try:
             await asyncio.wait_for(self._woken.wait(), PING_S)
         except TimeoutError:
-            return PING
+            return KEEPALIVE_COMMENT
         self._woken.clear()
         frame = b"".join(self._waiting.values())
         self._waiting.clear()

@@ -2,7 +2,9 @@
 
 `Places` counts the replies that run or wait and bounds them; `Allowance` bounds how often one
 address may ask (a token bucket: Tanenbaum, *Computer Networks*, §5.4). Both say when to try again,
-and neither takes a lock: they belong to the event loop.
+and neither takes a lock: they belong to the event loop. The token bucket is ours because `limits`
+(5.8) has none: with its windows, who has spent all waits for a whole minute instead of for the next
+share of it, and its memory is not bounded by a number of addresses.
 
 Nothing waits here: the generator queues, and itself refuses a request whose turn does not come.
 """

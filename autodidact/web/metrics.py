@@ -13,8 +13,8 @@ Names follow https://prometheus.io/docs/practices/naming/: seconds and bytes, `_
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autodidact import __version__
-from autodidact.types.protocols import Generator
+from autodidact.types.protocols import Generator, Observed, TellsFigures
 from autodidact.web.events import Snapshot
 from autodidact.web.limits import Places
 
@@ -72,20 +72,6 @@ HISTOGRAMS = {
 }
 
 
-@runtime_checkable
-class Counted(Protocol):
-    """A generator that tells figures."""
-
-    def figures(self) -> Mapping[str, float]: ...
-
-
-@runtime_checkable
-class Observed(Protocol):
-    """A generator that tells what it measures: `observe(name, value)`, called from any thread."""
-
-    observe: Callable[[str, float], None]
-
-
 class Metrics:
     """The registry of one app. `look` gives the state of things; it may block for milliseconds."""
 
@@ -132,7 +118,7 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = self._look()
-        if isinstance(self._generator, Counted):
+        if isinstance(self._generator, TellsFigures):
             for name, value in self._generator.figures().items():
                 if name != "live":
                     yield _figure(name, value)
@@ -152,7 +138,8 @@ class _State(Collector):
             ("places_taken", "Replies that run or wait now.", self._places.taken),
             ("uptime_seconds", "Since the server began.", time.monotonic() - self._started),
         ):
-            yield GaugeMetricFamily(PREFIX + name, help_, value=float(value))
+            if value is not None:  # no version where there are none
+                yield GaugeMetricFamily(PREFIX + name, help_, value=float(value))
 
 
 def _figure(name: str, value: float) -> Metric:

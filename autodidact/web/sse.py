@@ -1,7 +1,9 @@
-"""Server-sent events: encoding, and a response that always closes its source.
+"""Server-sent events: a response that always closes its source, and the server's going down.
 
-A source is an async generator of ready frames. It is closed when the reader leaves, when it ends
-and when the server goes down; it is for the source to stop its own work then.
+A source is an async generator of ready frames, which FastAPI's `format_sse_event` writes. It is
+closed when the reader leaves, when it ends and when the server goes down; it is for the source to
+stop its own work then. Routes do not `yield` to FastAPI's own event streams: those send the status
+before the route's first line, and a reply may still be refused then (503, with `Retry-After`).
 """
 
 from __future__ import annotations
@@ -11,21 +13,18 @@ import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
-from starlette.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
-PING = b": ping\n\n"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 def encode(event: str, data: dict[str, Any], event_id: str = "") -> bytes:
-    head = f"id: {event_id}\n" if event_id else ""
-    return f"{head}event: {event}\ndata: {json.dumps(data)}\n\n".encode()
+    """A frame; the data is JSON on one line."""
+    return format_sse_event(event=event, data_str=json.dumps(data), id=event_id or None)
 
 
-class EventStream(StreamingResponse):
-    media_type = "text/event-stream"
-
+class EventStream(EventSourceResponse):
     def __init__(
         self,
         frames: AsyncGenerator[bytes, None],

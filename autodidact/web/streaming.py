@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 
 from autodidact.errors import Busy, GeneratorError
-from autodidact.types.chat import Delta
+from autodidact.types.chat import Delta, Prepared
 from autodidact.web.site import Site
 from autodidact.web.sse import Wakeups
 
@@ -33,6 +33,11 @@ T = TypeVar("T")
 
 class GoingDown(GeneratorError):
     status = 503
+
+
+def version_header(prepared: Prepared) -> dict[str, str]:
+    """`X-Model-Version`, where who answers has versions."""
+    return {} if prepared.version is None else {"X-Model-Version": str(prepared.version)}
 
 
 def take_places(site: Site, count: int) -> None:

@@ -54,7 +54,7 @@ def test_a_question_without_words_in_reply_is_left_out() -> None:
 
 def test_everything_is_kept_when_it_fits() -> None:
     window = fit(PAST, "now", words, limit=21)
-    assert (window.tokens, window.dropped) == (21, 0)
+    assert (window.size, window.dropped) == (21, 0)
     assert [m.role for m in window.messages] == ["user", "assistant"] * 4 + ["user"]
 
 
@@ -62,13 +62,13 @@ def test_the_oldest_turns_go_first_and_no_more_than_needed() -> None:
     for limit, dropped in ((20, 1), (16, 1), (15, 2), (6, 3), (5, 4)):
         window = fit(PAST, "now", words, limit)
         assert window.dropped == dropped
-        assert window.tokens <= limit
+        assert window.size <= limit
         assert window.messages[0].content == ("now" if dropped == 4 else f"q{dropped}")
 
 
 def test_a_question_too_long_by_itself_stands_alone() -> None:
     window = fit(PAST, "w " * 50, words, limit=10)
-    assert (window.dropped, window.tokens, len(window.messages)) == (4, 50, 1)
+    assert (window.dropped, window.size, len(window.messages)) == (4, 50, 1)
     assert fit([], "w " * 50, words, limit=10).dropped == 0
 
 

@@ -325,7 +325,7 @@ def test_passages_take_at_most_half_the_context(
     generator = QueueGenerator(context=context)
     reply = begin(Ask("When was the Anneck Light built?"), store, generator, library)
     assert len(reply.passages) == used
-    assert len(reply.prepared.prompt_ids) <= context * 0.75
+    assert reply.prepared.prompt_tokens <= context * 0.75
 
 
 def test_fewer_passages_are_used_where_they_do_not_fit_and_then_none(
@@ -338,7 +338,7 @@ def test_fewer_passages_are_used_where_they_do_not_fit_and_then_none(
         generator = QueueGenerator(context=100)
         reply = begin(Ask(question, max_length=longest), store, generator, library)
         used[longest] = len(reply.passages)
-        assert len(reply.prepared.prompt_ids) + longest <= 100
+        assert reply.prepared.prompt_tokens + longest <= 100
     assert used == {40: 2, 55: 2, 65: 1, 90: 0}
 
 

@@ -24,6 +24,7 @@ from autodidact.models import bases
 from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import prompt_ids
 from autodidact.settings import ServerSettings
+from autodidact.types import protocols
 from autodidact.types.chat import Delta, ModelStatus, SamplingParams
 from tests.versions import BASE_SHA, load_adapter, manifest_for, save_adapter
 from tests.workplace import ask, wait_for
@@ -396,6 +397,22 @@ def test_a_stream_counts_its_tokens_and_says_how_it_ended(stand: Stand) -> None:
     assert deltas[-1].finish == ("length" if len(ids) == GREEDY.max_new_tokens else "stop")
 
 
+def test_it_has_every_capability_and_names_who_answers(stand: Stand) -> None:
+    stand.publish(1)
+    generator = stand.ready()
+    for capability in (
+        protocols.CountsTokens, protocols.ContinuesText, protocols.TellsLogprobs,
+        protocols.TellsFigures, protocols.Observed,
+    ):  # fmt: skip
+        assert isinstance(generator, capability)
+    prepared = generator.prepare(QUESTION, GREEDY)
+    assert prepared.answers == "autodidact@1"
+    assert prepared.prompt_tokens == generator.count(QUESTION) == len(prepared.handle.ids)
+    assert generator.prepare(QUESTION, GREEDY, "base").answers == "base"
+    assert isinstance(generator.stream(prepared), protocols.Cancellable)
+    assert {one.id for one in generator.models()} >= {"autodidact@1", "base"}
+
+
 def test_models_are_chosen_by_name(stand: Stand) -> None:
     stand.publish(1)
     stand.publish(2, 1)
@@ -498,12 +515,12 @@ def test_a_text_is_gone_on_with(stand: Stand) -> None:
     generator = stand.ready()
     prepared = generator.prepare_text("The lighthouse on the north", GREEDY)
     ids = stand.base.tokenizer("The lighthouse on the north").input_ids
-    assert prepared.prompt_ids == tuple(ids)
+    assert prepared.handle.ids == tuple(ids)
     assert prepared.room == 256 - len(ids)
     said = "".join(delta.text for delta in generator.stream(prepared))
     expected = stand.expected_ids(0, list(ids))
     assert said == stand.base.tokenizer.decode(expected, skip_special_tokens=True)
-    assert generator.prepare_text("", GREEDY).prompt_ids
+    assert generator.prepare_text("", GREEDY).handle.ids
     with pytest.raises(ContextExceeded):
         generator.prepare_text("word " * 400, GREEDY)
     with pytest.raises(UnknownModel):
@@ -513,7 +530,7 @@ def test_a_text_is_gone_on_with(stand: Stand) -> None:
 def test_control_tokens_in_a_text_are_only_text(stand: Stand) -> None:
     generator = stand.ready()
     special = set(stand.base.tokenizer.all_special_ids)
-    begins, *rest = generator.prepare_text("a <|end_of_text|> b", GREEDY).prompt_ids
+    begins, *rest = generator.prepare_text("a <|end_of_text|> b", GREEDY).handle.ids
     assert begins == stand.base.start_id
     assert not special & set(rest)
 

@@ -26,15 +26,16 @@ from autodidact.types.chat import (
     ServedModel,
     TokenLogprob,
 )
+from autodidact.types.protocols import Generator
 from autodidact.web.app import build_app
 
 Item = str | Exception | threading.Event | Delta | Callable[[SamplingParams], str]
 
 
 class QueueGenerator:
-    """Implements `Generator`. Each reply is a list: text to send, an event to wait for, an
-    exception to raise, a whole delta, a function that makes text of the parameters. With nothing
-    queued it echoes the last message, word by word.
+    """A `Generator` that counts, continues text and tells log-probabilities. Each reply is a list:
+    text to send, an event to wait for, an exception to raise, a whole delta, a function that makes
+    text of the parameters. With nothing queued it echoes the last message, word by word.
 
     A token is a word; a prompt costs one more for each message. Each text of a reply counts as one
     token, of log-probability −0.5. What it was asked is in `asked`, texts to go on with also in
@@ -62,6 +63,8 @@ class QueueGenerator:
     def status(self) -> ModelStatus:
         return self._status
 
+    most_logprobs = 20
+
     def count(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content.split()) + 1 for message in messages)
 
@@ -83,7 +86,7 @@ class QueueGenerator:
         if self._status.state != "ready":
             raise NotReady("the model is loading", retry_after_s=5)
         version = self._version(model)
-        context = self._status.context
+        context = self._status.context or 0
         if prompt + params.max_new_tokens > context:
             raise ContextExceeded(
                 f"prompt {prompt} + max_length {params.max_new_tokens} exceeds {context} tokens"
@@ -91,10 +94,11 @@ class QueueGenerator:
         params = params if params.seed is not None else replace(params, seed=8141)
         self.asked.append((messages, params, model))
         reply = self.replies.popleft() if self.replies else _echo(messages[-1].content)
-        return Prepared(version, (0,) * prompt, context - prompt, params, reply)
+        answers = f"autodidact@{version}" if version else "base"
+        return Prepared(answers, version, prompt, context - prompt, params, reply)
 
     def _version(self, model: str | None) -> int:
-        live = self._status.live
+        live = self._status.live or 0
         if model in (None, "", str(live), "autodidact", f"autodidact@{live}"):
             return live
         if model in ("base", "autodidact@0"):
@@ -219,7 +223,7 @@ class LiveServer:
     def __init__(
         self,
         home: Path,
-        generator: QueueGenerator,
+        generator: Generator,
         retrieval: RetrievalSettings | None = None,
         **settings: Any,
     ) -> None:

@@ -1,19 +1,22 @@
-"""The operator's routes: who may, what they tell, what they change: `PIN` and nothing else."""
+"""The operator's routes: who may, what they tell, and that they do what the commands do."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
-from autodidact import checkpoints
+from autodidact import checkpoints, inbox
 from autodidact.checkpoints import pins
 from autodidact.checkpoints.listing import listing
+from autodidact.commands import app as commands
 from autodidact.home import prepare_home
 from autodidact.settings import ServerSettings
 from autodidact.web.app import build_app
@@ -189,9 +192,52 @@ def test_rolling_back_goes_to_the_parent_of_what_is_to_serve(here: TestClient, h
         assert answer.json()["serving"] == expected
     assert here.post("/admin/rollback", json={}).status_code == 409
     assert here.post("/admin/rollback", json={"version": 2}).json()["pinned"] == 2
-    publish(home, 4, 3)
+    publish(home, 4, 2)
     assert (checkpoints.serving(home), checkpoints.current(home)) == (2, 4), "and stays there"
-    assert "inbox" not in " ".join(state(home)), "the learner is not asked to do anything"
+
+
+@pytest.mark.parametrize("to", [None, 1, 0])
+def test_a_rollback_does_what_the_command_does(
+    here: TestClient, home: Path, to: int | None
+) -> None:
+    other = home.with_name("other")
+    shutil.copytree(home, other)
+    target = ["--to", str(to)] if to is not None else []
+    done = CliRunner().invoke(commands.app, ["rollback", "--home", str(other), *target])
+    assert done.exit_code == 0, done.output
+    answer = here.post("/admin/rollback", json={"version": to})
+    expected = 2 if to is None else to
+    assert answer.json() == {"serving": expected, "pinned": expected, "newest": expected, "live": 3}
+    assert decided(home) == decided(other)
+    assert [wish for _, wish in inbox.waiting(home)] == [inbox.Rollback(expected)]
+
+
+def decided(home: Path) -> list[tuple[str, bytes]]:
+    """`state`, with wishes by their kind: their names have the time."""
+    return sorted((name.partition("-")[0], told) for name, told in state(home).items())
+
+
+def test_a_rollback_that_leads_nowhere_changes_nothing(here: TestClient, home: Path) -> None:
+    before = state(home)
+    answer = here.post("/admin/rollback", json={"version": 3})
+    assert answer.status_code == 409
+    assert "000003 is what serves now" in answer.json()["detail"]
+    assert state(home) == before
+
+
+def test_a_wish_that_cannot_be_left_is_told(
+    here: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(inbox, "write_atomic", full)
+    answer = here.post("/admin/rollback", json={"version": 1})
+    assert answer.status_code == 507
+    assert "the learner was not told" in answer.json()["detail"]
+    monkeypatch.undo()
+    assert here.post("/admin/rollback", json={"version": 1}).status_code == 200, "again does it"
+    assert [wish for _, wish in inbox.waiting(home)] == [inbox.Rollback(1)]
 
 
 @pytest.mark.parametrize("path", ["/admin/pin", "/admin/rollback"])

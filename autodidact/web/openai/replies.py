@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autodidact.types.chat import Delta, TokenLogprob
+from autodidact.types.chat import Delta, Prepared, TokenLogprob, Usage
 
 FLOOR = -9999.0
 """OpenAI's word for "very unlikely"; JSON knows no infinity."""
@@ -29,11 +29,14 @@ class Choice:
     tokens: int = 0
     finish: str | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    usage: Usage | None = None
 
     def take(self, delta: Delta) -> None:
         self.text += delta.text
         self.tokens += delta.tokens
         self.logprobs += delta.logprobs
+        if delta.usage is not None:
+            self.usage, self.tokens = delta.usage, delta.usage.completion_tokens
         if delta.finish is not None:
             self.finish = "stop" if delta.finish == "stop" else "length"
 
@@ -45,16 +48,18 @@ class Form(ABC):
     chunk: str
     prefix: str
 
-    def __init__(self, version: int, prompt_tokens: int, explained: bool, usage: bool) -> None:
+    def __init__(self, prepared: Prepared, explained: bool, usage: bool) -> None:
         """`explained`: with log-probabilities; `usage`: chunks have the field `usage`."""
         self.explained = explained
         self._usage_in_chunks = usage
-        self._prompt_tokens = prompt_tokens
+        self._prompt_tokens = prepared.prompt_tokens
+        version = prepared.version
         self._head = {
             "id": self.prefix + secrets.token_hex(12),
             "created": int(time.time()),
-            "model": model_name(version),
-            "system_fingerprint": f"autodidact@{version}",
+            "model": prepared.answers,
+            # A version's number under which nothing else is ever served, 0 for the base.
+            "system_fingerprint": prepared.answers if version is None else f"autodidact@{version}",
         }
 
     def reply(self, choices: Sequence[Choice]) -> dict[str, Any]:
@@ -85,12 +90,17 @@ class Form(ABC):
         usage = {"usage": None} if self._usage_in_chunks else {}
         return {**self._head, "object": self.chunk, "choices": list(choices), **usage}
 
-    def _usage(self, choices: Sequence[Choice]) -> dict[str, int]:
+    def _usage(self, choices: Sequence[Choice]) -> dict[str, int] | None:
+        """None where no one has told how long the prompt is."""
+        told = [choice.usage.prompt_tokens for choice in choices if choice.usage is not None]
+        prompt = self._prompt_tokens if self._prompt_tokens is not None else max(told, default=None)
+        if prompt is None:
+            return None
         completion = sum(choice.tokens for choice in choices)
         return {
-            "prompt_tokens": self._prompt_tokens,
+            "prompt_tokens": prompt,
             "completion_tokens": completion,
-            "total_tokens": self._prompt_tokens + completion,
+            "total_tokens": prompt + completion,
         }
 
     @abstractmethod
@@ -145,10 +155,8 @@ class TextForm(Form):
     whole = chunk = "text_completion"
     prefix = "cmpl-"
 
-    def __init__(
-        self, version: int, prompt_tokens: int, explained: bool, usage: bool, prompt: str
-    ) -> None:
-        super().__init__(version, prompt_tokens, explained, usage)
+    def __init__(self, prepared: Prepared, explained: bool, usage: bool, prompt: str) -> None:
+        super().__init__(prepared, explained, usage)
         self._prompt_chars = len(prompt)
         self._offsets: dict[int, _Offsets] = {}
 
@@ -199,11 +207,6 @@ class _Offsets:
         at = self._at
         self._at += len(self._decoder.decode(data))
         return at
-
-
-def model_name(version: int) -> str:
-    """The name under which a version can be asked for."""
-    return f"autodidact@{version}" if version else "base"
 
 
 def _told(token: str, data: bytes, logprob: float) -> dict[str, Any]:

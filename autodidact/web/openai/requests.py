@@ -130,6 +130,8 @@ class Asked(Strict):
 
     said: ClassVar[str]
     """The name of the field that the model is to answer."""
+    likeliest: ClassVar[str]
+    """The name of the field that asks for likeliest tokens."""
 
     model: Annotated[str, Field(max_length=200), AfterValidator(_encodable)] | None = None
     """Which version answers, as `/v1/models` lists them; "autodidact" is the one that serves."""
@@ -205,6 +207,7 @@ class ChatAsked(Asked):
     """The body of `POST /v1/chat/completions`."""
 
     said = "messages"
+    likeliest = "top_logprobs"
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -254,6 +257,7 @@ class TextAsked(Asked):
     """The body of `POST /v1/completions`."""
 
     said = "prompt"
+    likeliest = "logprobs"
 
     prompt: Annotated[
         str,

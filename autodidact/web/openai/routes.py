@@ -21,12 +21,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from fastapi.sse import format_sse_event
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from autodidact.chat.reply import DEFAULT_LENGTH, Generation
 from autodidact.errors import AutodidactError, ContextExceeded, GeneratorError, UnknownModel
 from autodidact.types.chat import Delta, Prepared, SamplingParams, ServedModel
+from autodidact.types.protocols import ContinuesText, Generator, TellsLogprobs
 from autodidact.web.openai.errors import CONTEXT_EXCEEDED, PREFIX, BadRequest, body_of, status_of
 from autodidact.web.openai.replies import ChatForm, Choice, Form, TextForm
 from autodidact.web.openai.requests import (
@@ -40,11 +42,17 @@ from autodidact.web.openai.requests import (
 )
 from autodidact.web.site import Site, site_of
 from autodidact.web.sse import EventStream
-from autodidact.web.streaming import Streams, free_places, take_places, unless_left
+from autodidact.web.streaming import (
+    Streams,
+    free_places,
+    take_places,
+    unless_left,
+    version_header,
+)
 
 __all__ = ["PREFIX", "error_response", "router"]
 
-DONE = b"data: [DONE]\n\n"
+DONE = format_sse_event(data_str="[DONE]")
 log = logging.getLogger(__name__)
 Deltas = AsyncGenerator[tuple[int, Delta], None]
 
@@ -89,7 +97,7 @@ async def chat_completions(request: Request) -> Response:
         return generator.prepare(messages, params, asked.model)
 
     def form(prepared: Prepared) -> Form:
-        return ChatForm(*_about(asked, prepared))
+        return ChatForm(prepared, asked.explained is not None, asked.usage_wanted)
 
     return await _answer(request, asked, prepare, form, DEFAULT_LENGTH)
 
@@ -99,12 +107,15 @@ async def completions(request: Request) -> Response:
     """Go on with a text, whole or as a stream of chunks."""
     asked = await read(request, TextAsked)
     generator = site_of(request).generator
+    if not isinstance(generator, ContinuesText):
+        message = "the model here does not go on with a text; ask at /v1/chat/completions"
+        raise BadRequest(message, code="unsupported")
 
     def prepare(params: SamplingParams) -> Prepared:
         return generator.prepare_text(asked.prompt, params, asked.model)
 
     def form(prepared: Prepared) -> Form:
-        return TextForm(*_about(asked, prepared), asked.prompt)
+        return TextForm(prepared, asked.explained is not None, asked.usage_wanted, asked.prompt)
 
     return await _answer(request, asked, prepare, form, DEFAULT_TEXT_TOKENS)
 
@@ -122,7 +133,8 @@ async def one_model(request: Request, model: str) -> JSONResponse:
     """One of them, by its name."""
     site = site_of(request)
     served = await site.run(site.generator.models)
-    named = {f"autodidact@{one.version}": one for one in served} | {one.id: one for one in served}
+    numbered = {f"autodidact@{one.version}": one for one in served if one.version is not None}
+    named = numbered | {one.id: one for one in served}
     if model in named:
         return JSONResponse({**_model(named[model]), "id": model})
     raise UnknownModel(f"no such model; there are {', '.join(one.id for one in served)}")
@@ -139,13 +151,17 @@ def _model(served: ServedModel) -> dict[str, Any]:
     }
 
 
-def _about(asked: Asked, prepared: Prepared) -> tuple[int, int, bool, bool]:
-    return (
-        prepared.version,
-        len(prepared.prompt_ids),
-        asked.explained is not None,
-        asked.usage_wanted,
-    )
+def _check_logprobs(asked: Asked, generator: Generator) -> None:
+    """Raises BadRequest for log-probabilities that the generator cannot tell."""
+    if asked.explained is None:
+        return
+    most = generator.most_logprobs if isinstance(generator, TellsLogprobs) else None
+    if most is None:
+        raise BadRequest(
+            "logprobs: the model here tells none; leave it out", "logprobs", "unsupported_value"
+        )
+    if asked.explained > most:
+        raise BadRequest(f"{asked.likeliest}: at most {most} here", asked.likeliest)
 
 
 async def _answer(
@@ -158,6 +174,7 @@ async def _answer(
     site = site_of(request)
     if asked.choices > site.places.limit:
         raise BadRequest(f"n: this server makes at most {site.places.limit} replies at a time", "n")
+    _check_logprobs(asked, site.generator)
     take_places(site, asked.choices)
     try:
         prepared = await site.run(lambda: _prepared(asked, prepare))
@@ -167,7 +184,7 @@ async def _answer(
         free_places(site, asked.choices)
         raise
     form, choices = form_for(prepared), [Choice(index) for index in range(asked.choices)]
-    headers = {"X-Model-Version": str(prepared.version)}
+    headers = version_header(prepared)
     deltas = streams.deltas()
     try:
         if not asked.stream:
@@ -191,13 +208,16 @@ def _prepared(asked: Asked, prepare: Callable[[SamplingParams], Prepared]) -> Pr
 
 
 def _fitting(asked: Asked, prepared: Prepared, default_length: int) -> Prepared:
-    """With the length that was asked for, or the default if there is room for it."""
+    """With the length that was asked for, or the default if there is room for it. Where the room
+    is not known, whether it fits is for the generator to say."""
     name, longest = asked.longest
-    if longest is not None and longest > prepared.room:
-        prompt = len(prepared.prompt_ids)
-        message = f"prompt {prompt} + {name} {longest} exceeds {prompt + prepared.room} tokens"
+    room = prepared.room if prepared.room is not None else longest or default_length
+    if longest is not None and longest > room:
+        message = f"{name} {longest} exceeds the {room} tokens that are left"
+        if (prompt := prepared.prompt_tokens) is not None:
+            message = f"prompt {prompt} + {name} {longest} exceeds {prompt + room} tokens"
         raise BadRequest(message, name, CONTEXT_EXCEEDED)
-    length = longest or min(default_length, prepared.room)
+    length = longest or min(default_length, room)
     return replace(prepared, params=replace(prepared.params, max_new_tokens=length))
 
 
@@ -258,4 +278,4 @@ def _step(form: Form, choices: Sequence[Choice], index: int, delta: Delta) -> by
 
 
 def _frame(chunk: dict[str, Any] | None) -> bytes:
-    return b"" if chunk is None else f"data: {json.dumps(chunk)}\n\n".encode()
+    return b"" if chunk is None else format_sse_event(data_str=json.dumps(chunk))

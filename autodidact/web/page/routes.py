@@ -145,7 +145,7 @@ def _items(messages: list[StoredMessage], dropped: int) -> list[dict[str, Any]]:
                 {
                     "message": message,
                     "html": Markup(render(message.content)),  # noqa: S704  sanitised by nh3
-                    "name": words.name_of(message.version),
+                    "name": words.name_of(message.version, message.answers),
                     "badge": citations.badge(message.passages),
                     "stats": words.stats(message.tok_s, message.first_token_ms),
                     "ended": words.ended(

@@ -42,7 +42,10 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 3600)} h"
 
 
-def name_of(version: int) -> str:
+def name_of(version: int | None, answers: str = "") -> str:
+    """What a reply is signed with; `answers` where there are no versions."""
+    if version is None and answers:
+        return answers
     return f"Checkpoint {version}" if version else "Base"
 
 
@@ -86,6 +89,8 @@ def chip(model: ModelStatus) -> list[str]:
         return ["", "Loading"]
     if model.state == "failed":
         return ["", "No model"]
+    if model.live is None:
+        return ["", model.name]
     return ["Newest, ", str(model.live)] if model.live else ["", "Base"]
 
 
@@ -231,6 +236,8 @@ def empty(
             "The model did not load",
             f"{_sentence(model.reason)} Nothing can be asked until it does.",
         )
+    if model.live is None:
+        return _empty("Ask something", f"{model.name} answers.")
     if not model.live:
         return {**_empty("It has not learned anything yet", _first_cycle(status)), "progress": True}
     shown = proof(report)
