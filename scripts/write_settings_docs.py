@@ -1,4 +1,5 @@
-"""Write `docs/settings.md` out of the sentences under the fields of `autodidact/settings.py`.
+"""Write `docs/settings.md` out of the sentences under the fields of `autodidact/settings.py`, and
+under those of the settings beside each source and filter.
 
     python scripts/write_settings_docs.py
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact.settings import Settings, leaves  # noqa: E402
+from autodidact.settings import leaves, tree  # noqa: E402
 
 PAGE = PROJECT / "docs" / "settings.md"
 
@@ -86,7 +87,7 @@ def page() -> str:
 def _sections() -> list[tuple[str, str, list[tuple[str, Any]]]]:
     """(name, what it is about, its keys) of the top level and of each table of the file."""
     found: list[tuple[str, str, list[tuple[str, Any]]]] = [("", "The base and the whole.", [])]
-    about = _abouts(Settings)
+    about = _abouts(tree())
     for key, info in leaves():
         section = key.rpartition(".")[0]
         if all(section != name for name, _, _ in found):

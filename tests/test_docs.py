@@ -22,8 +22,8 @@ from pydantic import BaseModel
 
 import server
 import web_learner
+from autodidact import curation
 from autodidact.commands.app import app as cli
-from autodidact.curation import normalise
 from autodidact.lessons.wordings import wordings
 from autodidact.settings import ENV_PREFIX, PROJECT, ServerSettings, load
 from autodidact.settings import leaves as every_key
@@ -301,7 +301,7 @@ def test_questions_to_try_are_answered_by_the_library() -> None:
     trained: dict[str, str] = {}
     kept: dict[str, str] = {}
     for number, document in enumerate(Files(PROJECT / "library").documents(None)):
-        curated = normalise.curate(document)
+        curated = curation.curate(document)
         for fact in document.read_document(number, curated).facts:  # type: ignore[arg-type]
             worded = wordings(fact)
             trained |= dict.fromkeys(worded.trained, fact.answer)

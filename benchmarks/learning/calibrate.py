@@ -40,7 +40,7 @@ sys.path.insert(0, str(PROJECT))
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from autodidact.curation import normalise  # noqa: E402
+from autodidact import curation  # noqa: E402
 from autodidact.engine import Engine, Version  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import gate, recall, well_formed  # noqa: E402
@@ -243,7 +243,7 @@ def readings(seed: int, count: int, first_id: int) -> list[Findings]:
     found = []
     for i, made in enumerate(World(seed).documents(count)):
         document = Document("world", made.title, made.title, made.text, "", "", str(i))
-        curated = normalise.curate(document)
+        curated = curation.curate(document)
         assert isinstance(curated, Document)
         found.append(read_document(first_id + i, curated))
     return found

@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from autodidact import curation
 from autodidact.chat import retrieval
-from autodidact.curation import normalise
 from autodidact.lessons import examples
 from autodidact.reading.chunks import sentences
 from autodidact.types.documents import Document, Fact, Findings, Passage, read_document
@@ -67,7 +67,7 @@ def read(number: int, article: Article, most_characters: int) -> Read | None:
     text = article.text[:most_characters]
     if len(text) < len(article.text):
         text = text[: text.rfind(".") + 1]
-    document = normalise.curate(Document("starter", str(number), article.title, text, "", "", ""))
+    document = curation.curate(Document("starter", str(number), article.title, text, "", "", ""))
     if not isinstance(document, Document):
         return None
     opening = sentences(text.split("\n\n")[0])[:2]

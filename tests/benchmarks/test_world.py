@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact.curation import normalise
+from autodidact import curation
 from autodidact.lessons import examples
 from autodidact.lessons.probes import write_probes
 from autodidact.reading.answers import exact_match
@@ -264,7 +264,7 @@ def test_the_file_source_reads_what_the_program_writes(tmp_path: Path) -> None:
     read = {raw.title: raw for raw in Files(tmp_path).documents(None)}
     assert read.keys() == made.keys()
     for title, raw in read.items():
-        curated = normalise.curate(raw)
+        curated = curation.curate(raw)
         assert isinstance(curated, Document)
         assert curated.text == made[title].text
 
