@@ -32,6 +32,8 @@ from autodidact.web.app import build_app
 from autodidact.web.chat import ChatRequest
 from autodidact.web.openai.requests import ChatAsked, TextAsked
 from scripts import write_settings_docs
+from tests import own_parts
+from tests.own_parts import blocks
 from tests.web.fakes import LiveServer, QueueGenerator
 
 README = PROJECT / "README.md"
@@ -46,10 +48,6 @@ BODIES: dict[str, type[BaseModel]] = {
 }
 # Programs that the docs may name and that are not ours: nothing of theirs is looked into.
 OTHERS = {"git", "cd", ".", "sqlite-utils", "ruff"}
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.M)
 
 
 def mentioned(what: str, text: str = DOCS) -> bool:
@@ -71,7 +69,10 @@ def test_every_setting_has_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("document", PAGES, ids=lambda document: document.name)
-def test_settings_in_examples_exist(document: Path, tmp_path: Path) -> None:
+def test_settings_in_examples_exist(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_parts.lay_out(document, tmp_path, monkeypatch)
     for text in blocks(document, "toml"):
         file = tmp_path / "autodidact.toml"
         file.write_text(text)
