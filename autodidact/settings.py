@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,6 +247,8 @@ def _tree(parts: tuple[tuple[str, str, type[Any]], ...], own: Own) -> type[Setti
     sections: dict[str, Any] = {}
     for name in KINDS:
         plain = Settings.model_fields[name]
+        assert isinstance(plain.annotation, type)
+        assert issubclass(plain.annotation, BaseModel)
         owned: dict[str, Any] = {
             called: _field(_with_class(part.settings, path))
             for section, called, path, part in own
@@ -254,9 +257,12 @@ def _tree(parts: tuple[tuple[str, str, type[Any]], ...], own: Own) -> type[Setti
         tables: dict[str, Any] = {
             called: _field(part.settings) for section, called, part in parts if section == name
         }
+        for called in tables:
+            if not _is_name(called) or called in ("own", *plain.annotation.model_fields):
+                word = KINDS[name].word
+                raise SettingError(f"{name}.{called}: not a name that a {word} may have")
         if owned:
             tables["own"] = _field(create_model("Own", __base__=Section, **owned))
-        assert isinstance(plain.annotation, type)
         section = create_model(plain.annotation.__name__, __base__=plain.annotation, **tables)
         sections[name] = (section, Field(_default(section), description=plain.description))
     return create_model("Settings", __base__=Settings, **sections)
@@ -272,6 +278,11 @@ def _default(section: type[BaseModel]) -> Any:
         return section()
     except ValidationError:
         return ...
+
+
+def _is_name(called: str) -> bool:
+    """Whether a table may be called so: a variable can name it, and pydantic does not use it."""
+    return bool(re.fullmatch(r"[a-z][a-z0-9_]*", called)) and not hasattr(Section, called)
 
 
 def _with_class(section: type[BaseModel], path: str) -> type[BaseModel]:
@@ -323,6 +334,8 @@ def _own(path: Path | None, root: Path) -> Own:
             raise SettingError(f"{path and path.name}: {name}.own: must be a table of tables")
         for called, table in tables.items():
             key = f"{path and path.name}: {name}.own.{called}"
+            if not _is_name(called):
+                raise SettingError(f"{key}: not a name; use small letters, digits and _")
             given = table.get("class") if isinstance(table, dict) else None
             part = registry.own(kind, given, f"{key}.class", root)
             if not issubclass(part.settings, Section):

@@ -90,6 +90,10 @@ def test_a_variable_sets_them_too(place: Workplace, monkeypatch: pytest.MonkeyPa
          "notebook:Notebook is not a filter: it has no method `check`"),
         ("notebook:Notebook", "notebook", "autodidact.toml: sources.own.notebook.class: name it as "
          'class = "module:Class"'),
+        ("own.notebook]", "own.my-notes]", "autodidact.toml: sources.own.my-notes: not a name; use "
+         "small letters, digits and _"),
+        ("own.notebook]", "own.copy]", "autodidact.toml: sources.own.copy: not a name; use small "
+         "letters, digits and _"),
         ('class = "notebook:Notebook"', "", "autodidact.toml: sources.own.notebook.class: name it "
          'as class = "module:Class"'),
     ],
@@ -106,6 +110,14 @@ def test_a_module_that_fails_is_one_line(place: Workplace) -> None:
     assert refused(place).endswith(
         "sources.own.notebook.class: cannot import notebook:Notebook: division by zero"
     )
+
+
+def test_a_setting_without_a_default_must_be_set(place: Workplace) -> None:
+    path = place.folder / "notebook.py"
+    path.write_text(path.read_text().replace('path: Path = Path("notebook.txt")', "path: Path"))
+    assert place.settings().sources.own.notebook.path == place.folder / "notes.txt"
+    rewrite(place, 'path = "notes.txt"', "")
+    assert refused(place) == "autodidact.toml: sources.own.notebook.path: Field required"
 
 
 def test_settings_that_let_unknown_keys_pass_are_refused(place: Workplace) -> None:
