@@ -5,16 +5,25 @@ Environment variables are `AUTODIDACT_` and the path with `__` between its parts
 their section, never the tree and never `os.environ`. Relative paths count from the folder of the
 settings file (on the command line: from the working folder). The sentence under each field is its
 documentation.
+
+What a source or a filter may be told stands beside it, and `registry` finds it: `tree` is
+`Settings` with a table for each (`[sources.NAME]`, `[curation.NAME]`), and for one's own that the
+file names (`[sources.own.NAME]`). That is done when settings are asked for, never at import,
+because those modules import this one.
+
+May import: errors, registry.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,6 +31,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    create_model,
     field_validator,
 )
 from pydantic_settings import (
@@ -31,45 +41,28 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from autodidact import __version__
+from autodidact import registry
 from autodidact.errors import SettingError
 
 PROJECT = Path(__file__).resolve().parent.parent
 ENV_PREFIX = "AUTODIDACT_"
+KINDS = {"sources": registry.SOURCES, "curation": registry.FILTERS}
+"""The sections that hold a table for each part of a kind."""
+Own = tuple[tuple[str, str, str, type[Any]], ...]
+"""One's own parts: section, name, path of the class, class."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of the file. The settings of a source or a filter are one, and stand beside it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class WikipediaSettings(_Section):
-    enabled: bool = True
-    """Read Wikipedia at all."""
-    language: str = Field("en", pattern=r"^[a-z][a-z0-9-]{1,11}$")
-    """Which Wikipedia: the language code in its address."""
-    titles: tuple[str, ...] = ()
-    """Articles to read by name, first of all."""
-    category: str = ""
-    """A category whose articles are read, without the prefix "Category:"."""
-    random: int = Field(5, ge=0, le=50)
-    """Random articles to read at each fetch, after the named ones."""
-    max_chars: int = Field(12_000, ge=500)
-    """Only this much of an article's beginning is kept."""
-    timeout_s: float = Field(15.0, gt=0)
-    """How long to wait for one answer."""
-    user_agent: str = f"Autodidact/{__version__} (a self-learning chat model; personal use)"
-    """Wikipedia asks every client to name itself; add an address where you can be reached."""
-    endpoint: str = ""
-    """Address of another MediaWiki's api.php; empty means Wikipedia itself."""
-
-
-class SourcesSettings(_Section):
+class SourcesSettings(Section):
     files: tuple[Path, ...] = (Path("library"),)
     """Folders of .txt, .md and .html files to learn from; a "control" folder inside is skipped."""
     control: Path | None = Path("library/control")
     """Documents that are never taught: what they score is chance. "" means none."""
-    wikipedia: WikipediaSettings = WikipediaSettings()
-    """The Wikipedia source."""
 
     @field_validator("control", mode="before")
     @classmethod
@@ -77,14 +70,18 @@ class SourcesSettings(_Section):
         return None if value == "" else value
 
 
-class ScheduleSettings(_Section):
+class CurationSettings(Section):
+    """The tables of the filters, which stand beside them."""
+
+
+class ScheduleSettings(Section):
     fetch_minutes: float = Field(30.0, gt=0)
     """How often the sources are asked for something new."""
     learn_minutes: float = Field(1.0, gt=0)
     """How often the learner looks whether there is something to learn; cycles never overlap."""
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     documents_per_cycle: int = Field(20, ge=1, le=500)
     """At most this many new documents a cycle; a slow machine takes fewer, to learn them well."""
     rank: int = Field(64, ge=1, le=512)
@@ -119,7 +116,7 @@ class TrainingSettings(_Section):
     """Seed of every random choice in the learner."""
 
 
-class GateSettings(_Section):
+class GateSettings(Section):
     general_limit: float = Field(0.10, gt=0)
     """Largest upper bound of the rise in general NLL over the base, in nats a token."""
     general_step: float = Field(0.10, gt=0)
@@ -144,7 +141,7 @@ class GateSettings(_Section):
     """At most this many probes on documents of earlier cycles are measured in a cycle."""
 
 
-class RetrievalSettings(_Section):
+class RetrievalSettings(Section):
     enabled: bool | None = None
     """Look up passages of learned documents for a question, unless a request says otherwise; not
     set: on, except for models under 100 million parameters, which read passages worse than they
@@ -156,7 +153,7 @@ class RetrievalSettings(_Section):
     hold to be used."""
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     host: str = "127.0.0.1"
     """Address to listen on. There is no login: leave it at 127.0.0.1 unless a proxy guards it."""
     port: int = Field(8000, ge=0, le=65535)
@@ -214,6 +211,8 @@ class Settings(BaseSettings):
     """Published versions to keep, besides the pinned and the current one."""
     sources: SourcesSettings = SourcesSettings()
     """What it reads."""
+    curation: CurationSettings = CurationSettings()
+    """What of it is taken."""
     schedule: ScheduleSettings = ScheduleSettings()
     """When it reads and learns."""
     training: TrainingSettings = TrainingSettings()
@@ -237,6 +236,63 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
+def tree(own: Own = ()) -> type[Settings]:
+    """`Settings` with a table for each source and filter there is, one's own included."""
+    parts = tuple((name, *found) for name in KINDS for found in registry.found(KINDS[name]).items())
+    return _tree(parts, own)
+
+
+@functools.cache
+def _tree(parts: tuple[tuple[str, str, type[Any]], ...], own: Own) -> type[Settings]:
+    sections: dict[str, Any] = {}
+    for name in KINDS:
+        plain = Settings.model_fields[name]
+        assert isinstance(plain.annotation, type)
+        assert issubclass(plain.annotation, BaseModel)
+        owned: dict[str, Any] = {
+            called: _field(_with_class(part.settings, path))
+            for section, called, path, part in own
+            if section == name
+        }
+        tables: dict[str, Any] = {
+            called: _field(part.settings) for section, called, part in parts if section == name
+        }
+        for called in tables:
+            if not _is_name(called) or called in ("own", *plain.annotation.model_fields):
+                word = KINDS[name].word
+                raise SettingError(f"{name}.{called}: not a name that a {word} may have")
+        if owned:
+            tables["own"] = _field(create_model("Own", __base__=Section, **owned))
+        section = create_model(plain.annotation.__name__, __base__=plain.annotation, **tables)
+        sections[name] = (section, Field(_default(section), description=plain.description))
+    return create_model("Settings", __base__=Settings, **sections)
+
+
+def _field(section: type[BaseModel]) -> tuple[Any, Any]:
+    return section, Field(_default(section), description=(section.__doc__ or "").strip())
+
+
+def _default(section: type[BaseModel]) -> Any:
+    """The section with nothing set; a field that must be set is missed when the file is read."""
+    try:
+        return section()
+    except ValidationError:
+        return ...
+
+
+def _is_name(called: str) -> bool:
+    """Whether a table may be called so: a variable can name it, and pydantic does not use it."""
+    return bool(re.fullmatch(r"[a-z][a-z0-9_]*", called)) and not hasattr(Section, called)
+
+
+def _with_class(section: type[BaseModel], path: str) -> type[BaseModel]:
+    """The settings of one's own part, and the `class` that the file gives it."""
+    named: dict[str, Any] = {
+        "class_": (Literal[path], Field(path, alias="class", description="`module:Class`."))
+    }
+    return create_model(section.__name__, __base__=section, **named)
+
+
 def load(config: Path | None = None, **flags: Any) -> Settings:
     """Merge the settings once and make every path absolute.
 
@@ -245,22 +301,50 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     left out. Raises SettingError with one line that names the key.
     """
     path = _find(config)
-    _check_environment()
+    root = path.parent if path else PROJECT
     given = {key: _from_here(value) for key, value in flags.items() if value is not None}
-
-    class Loaded(Settings):
-        model_config = SettingsConfigDict(toml_file=path)
-
     try:
-        loaded = Loaded(**given)
+        whole = tree(_own(path, root))
+        _check_environment(whole)
+
+        class Loaded(whole):  # type: ignore[valid-type, misc]
+            model_config = SettingsConfigDict(toml_file=path)
+
+        loaded: Settings = Loaded(**given)
     except ValidationError as error:
-        raise SettingError(_one_line(error, path)) from None
+        raise SettingError(_one_line(error, path, whole)) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"{path}: not valid TOML: {error}") from None
     except (ValueError, OSError) as error:
         raise SettingError(f"settings: {str(error).splitlines()[0]}") from None
-    root = path.parent if path else PROJECT
-    return _anchor(loaded, root)
+    loaded = _anchored(loaded, root)
+    if loaded.model != "auto" and (root / loaded.model).is_dir():
+        loaded = loaded.model_copy(update={"model": str((root / loaded.model).resolve())})
+    return loaded
+
+
+def _own(path: Path | None, root: Path) -> Own:
+    """One's own parts that the file names. What else is wrong with it is told by the tree."""
+    told = tomllib.loads(path.read_text("utf-8")) if path else {}
+    found: list[tuple[str, str, str, type[Any]]] = []
+    for name, kind in KINDS.items():
+        section = told.get(name)
+        tables = section.get("own", {}) if isinstance(section, dict) else {}
+        if not isinstance(tables, dict):
+            raise SettingError(f"{path and path.name}: {name}.own: must be a table of tables")
+        for called, table in tables.items():
+            key = f"{path and path.name}: {name}.own.{called}"
+            if not _is_name(called):
+                raise SettingError(f"{key}: not a name; use small letters, digits and _")
+            given = table.get("class") if isinstance(table, dict) else None
+            part = registry.own(kind, given, f"{key}.class", root)
+            if not issubclass(part.settings, Section):
+                raise SettingError(
+                    f"{key}.class: {given} is not a {kind.word}: its `settings` must be a Section "
+                    "of autodidact.settings"
+                )
+            found.append((name, called, str(given), part))
+    return tuple(found)
 
 
 def _from_here(value: Any) -> Any:
@@ -281,33 +365,35 @@ def _find(config: Path | None) -> Path | None:
     return None
 
 
-def _anchor(loaded: Settings, root: Path) -> Settings:
-    sources = loaded.sources.model_copy(
-        update={
-            "files": tuple(root / folder for folder in loaded.sources.files),
-            "control": None if loaded.sources.control is None else root / loaded.sources.control,
-        }
-    )
-    model = loaded.model
-    if model != "auto" and (root / model).is_dir():
-        model = str((root / model).resolve())
-    return loaded.model_copy(
-        update={"sources": sources, "home": root / loaded.home, "model": model}
-    )
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-def leaves(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _anchored(section: _Model, root: Path) -> _Model:
+    """The section with every path in it counted from `root`."""
+    changed: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            changed[name] = _anchored(value, root)
+        elif isinstance(value, Path):
+            changed[name] = root / value
+        elif isinstance(value, tuple):
+            changed[name] = tuple(root / v if isinstance(v, Path) else v for v in value)
+    return section.model_copy(update=changed)
+
+
+def leaves(model: type[BaseModel] | None = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf of the tree as (dotted key, pydantic FieldInfo)."""
-    for name, info in model.model_fields.items():
+    for name, info in (model or tree()).model_fields.items():
         section = info.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             yield from leaves(section, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", info
+            yield f"{prefix}{info.alias or name}", info
 
 
-def _check_environment() -> None:
-    known = {ENV_PREFIX + key.replace(".", "__").upper() for key, _ in leaves()}
+def _check_environment(whole: type[Settings]) -> None:
+    known = {ENV_PREFIX + key.replace(".", "__").upper() for key, _ in leaves(whole)}
     known |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
@@ -321,12 +407,12 @@ def _nearest(name: str, known: set[str] | list[str]) -> str:
     return f"; did you mean {match[0]}?" if match else ""
 
 
-def _one_line(error: ValidationError, path: Path | None) -> str:
+def _one_line(error: ValidationError, path: Path | None, whole: type[Settings]) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     where = path.name if path else "settings"
     if first["type"] == "extra_forbidden":
-        known = [name for name, _ in leaves()] + list(Settings.model_fields)
+        known = [name for name, _ in leaves(whole)] + list(Settings.model_fields)
         return f"{where}: {key}: no such setting{_nearest(key, known)}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}: {key}: {first['msg']}{more}"

@@ -46,8 +46,8 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from autodidact import curation  # noqa: E402
 from autodidact.chat import retrieval  # noqa: E402
-from autodidact.curation import normalise  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import well_formed as talk  # noqa: E402
@@ -249,7 +249,7 @@ def reading(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, 
 
 def library_probes() -> list[tuple[str, str]]:
     """(prompt, answer) of the learner's own probes on library/, each with its chunk as passage."""
-    documents = [normalise.curate(raw) for raw in Files(PROJECT / "library").documents(None)]
+    documents = [curation.curate(raw) for raw in Files(PROJECT / "library").documents(None)]
     kept = [document for document in documents if isinstance(document, Document)]
     readings = [document.read_document(n, document) for n, document in enumerate(kept)]
     chunks = {c.id: (r.title, c.text) for r in readings for c in r.chunks}

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from autodidact.curation import normalise
+from autodidact import curation
 from autodidact.reading.document import read_document
 from autodidact.sources.files import Files
 from autodidact.types.documents import Document, Fact
@@ -38,7 +38,7 @@ def documents(source: Path) -> list[Document]:
             Document(f"file:{source.name}", str(n), row["title"], row["text"], "", "", "")
             for n, row in enumerate(rows)
         ]
-    return [d for d in map(normalise.curate, raw) if isinstance(d, Document)]
+    return [d for d in map(curation.curate, raw) if isinstance(d, Document)]
 
 
 def sample(found: list[Document], number: int, most: int, seed: int) -> list[tuple[Fact, str, str]]:

@@ -1,4 +1,5 @@
-"""Write `docs/settings.md` out of the sentences under the fields of `autodidact/settings.py`.
+"""Write `docs/settings.md` out of the sentences under the fields of `autodidact/settings.py`, and
+under those of the settings beside each source and filter.
 
     python scripts/write_settings_docs.py
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from autodidact.settings import Settings, leaves  # noqa: E402
+from autodidact.settings import leaves, tree  # noqa: E402
 
 PAGE = PROJECT / "docs" / "settings.md"
 
@@ -72,6 +73,11 @@ AUTODIDACT_SOURCES__FILES='["library", "/home/you/notes"]' make run
 **Flags** exist for `model`, `home` and `cycle_minutes` of the learner and for `model`, `home`,
 `host` and `port` of the server.
 
+**Sources and filters of your own** have tables too: `[sources.own.NAME]` and `[curation.own.NAME]`,
+with `class = "module:Class"` and what that class may be told. The module lies beside the settings
+file or is installed; [CONTRIBUTING.md](../CONTRIBUTING.md) shows how to write one. It runs within
+the programs: name only what you trust.
+
 A key that does not exist, or a value out of range, ends the program with one line that names the
 key and, where there is one, the nearest that exists.
 
@@ -86,7 +92,7 @@ def page() -> str:
 def _sections() -> list[tuple[str, str, list[tuple[str, Any]]]]:
     """(name, what it is about, its keys) of the top level and of each table of the file."""
     found: list[tuple[str, str, list[tuple[str, Any]]]] = [("", "The base and the whole.", [])]
-    about = _abouts(Settings)
+    about = _abouts(tree())
     for key, info in leaves():
         section = key.rpartition(".")[0]
         if all(section != name for name, _, _ in found):

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from autodidact.settings import WikipediaSettings
+from autodidact.sources.wikipedia import WikipediaSettings
 
 PROSE = (
     "The lighthouse was built of grey stone in the summer of 1794 by masons from the south. "

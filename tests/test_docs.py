@@ -22,8 +22,8 @@ from pydantic import BaseModel
 
 import server
 import web_learner
+from autodidact import curation
 from autodidact.commands.app import app as cli
-from autodidact.curation import normalise
 from autodidact.lessons.wordings import wordings
 from autodidact.reading.document import read_document
 from autodidact.settings import ENV_PREFIX, PROJECT, ServerSettings, load
@@ -33,6 +33,8 @@ from autodidact.web.app import build_app
 from autodidact.web.chat import ChatRequest
 from autodidact.web.openai.requests import ChatAsked, TextAsked
 from scripts import write_settings_docs
+from tests import own_parts
+from tests.own_parts import blocks
 from tests.web.fakes import LiveServer, QueueGenerator
 
 README = PROJECT / "README.md"
@@ -52,10 +54,6 @@ BODIES: dict[str, type[BaseModel]] = {
 }
 # Programs that the docs may name and that are not ours: nothing of theirs is looked into.
 OTHERS = {"git", "cd", ".", "sqlite-utils", "ruff"}
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.M)
 
 
 def mentioned(what: str, text: str = DOCS) -> bool:
@@ -81,7 +79,10 @@ def test_every_setting_has_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("document", PAGES, ids=lambda document: document.name)
-def test_settings_in_examples_exist(document: Path, tmp_path: Path) -> None:
+def test_settings_in_examples_exist(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_parts.lay_out(document, tmp_path, monkeypatch)
     for text in blocks(document, "toml"):
         file = tmp_path / "autodidact.toml"
         file.write_text(text)
@@ -322,7 +323,7 @@ def test_questions_to_try_are_answered_by_the_library() -> None:
     trained: dict[str, str] = {}
     kept: dict[str, str] = {}
     for number, document in enumerate(Files(PROJECT / "library").documents(None)):
-        curated = normalise.curate(document)
+        curated = curation.curate(document)
         for fact in read_document(number, curated).facts:  # type: ignore[arg-type]
             worded = wordings(fact)
             trained |= dict.fromkeys(worded.trained, fact.answer)

@@ -256,8 +256,9 @@ def test_every_section_is_explained_too() -> None:
 
 
 def test_every_default_is_a_value_that_the_setting_takes() -> None:
-    tree = Settings()
-    again = Settings.model_validate(tree.model_dump())
+    whole = settings.tree()
+    tree = whole()
+    again = whole.model_validate(tree.model_dump())
     assert again == tree
 
 

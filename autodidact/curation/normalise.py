@@ -1,8 +1,4 @@
-"""From a document as fetched to one worth storing: normalise, refuse, hash.
-
-Exact duplicates are found by the sha256 of the normalised text. Near-duplicates, language,
-quality and safety filters are not covered here.
-"""
+"""One form for every text and title, and the hash that tells whether two texts are the same."""
 
 from __future__ import annotations
 
@@ -11,19 +7,14 @@ import re
 import unicodedata
 from dataclasses import replace
 
-from autodidact.types.cycle import Verdict
 from autodidact.types.documents import Document
 
-MIN_WORDS = 20
 _CONTROL = re.compile(r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\ufeff]")
 
 
-def curate(document: Document) -> Document | Verdict:
-    """The document with normalised text and its digest, or a Verdict that says why not."""
+def normalised(document: Document) -> Document:
+    """The document with normalised title and text, and the digest of that text."""
     text = normalise(document.text)
-    words = len(text.split())
-    if words < MIN_WORDS:
-        return Verdict(False, (f"{document.uri}: {words} words, at least {MIN_WORDS} are needed",))
     title = " ".join(normalise(document.title).split()) or document.uri
     digest = hashlib.sha256(text.encode()).hexdigest()
     return replace(document, title=title, text=text, digest=digest)

@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from autodidact import checkpoints
-from autodidact.curation import normalise
+from autodidact import checkpoints, curation
 from autodidact.evaluation.gate import Limits
 from autodidact.learning import admission
 from autodidact.lessons import replay
@@ -169,7 +168,7 @@ class Agenda:
         folder = self.settings.sources.control
         if folder is not None and folder.is_dir():
             for document in Files(folder).documents(None):
-                curated = normalise.curate(document)
+                curated = curation.curate(document)
                 if not isinstance(curated, Document):
                     continue
                 number = self.store.control(curated)

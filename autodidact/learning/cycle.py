@@ -22,8 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from autodidact import checkpoints, inbox
-from autodidact.curation import normalise
+from autodidact import checkpoints, curation, inbox
 from autodidact.errors import AutodidactError, CheckpointError, ResourceError, SourceError
 from autodidact.evaluation import gate, judge
 from autodidact.home import free_bytes, write_atomic
@@ -71,6 +70,7 @@ class Learner:
         self._progress = progress
         self._lock_handle = lock_handle
         self._retries: dict[str, float] = {}
+        self._filters = curation.build(settings.curation)
         self._agenda = Agenda(settings, store, base)
         self._outages = {s.name: Outage(s.name, seed=settings.training.seed) for s in sources}
 
@@ -116,7 +116,7 @@ class Learner:
         return new
 
     def _take(self, document: Document) -> int:
-        curated = normalise.curate(document)
+        curated = curation.curate(document, self._filters)
         if isinstance(curated, Verdict):
             log.debug("refused: %s", curated.reasons[0])
             return 0

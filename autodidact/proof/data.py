@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autodidact.curation import normalise
+from autodidact import curation
 from autodidact.errors import SourceError
 from autodidact.types.cycle import Verdict
 from autodidact.types.documents import Document
@@ -62,7 +62,7 @@ def read_articles(path: Path) -> list[Article]:
         if any(title == article.title for article in articles):
             raise SourceError(f"{where}: a second document titled {_short(title)}")
         document = Document("prove", f"{path.name}:{number}", title, text, "", "", "")
-        curated = normalise.curate(document)
+        curated = curation.curate(document)
         if isinstance(curated, Verdict):
             raise SourceError(f"{where}: {'; '.join(curated.reasons)}")
         articles.append(Article(len(articles) + 1, title, curated))

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autodidact import curation
 from autodidact.chat.retrieval import prompt
-from autodidact.curation import normalise
 from autodidact.errors import SettingError
 from autodidact.lessons import examples
 from autodidact.proof import choices, data, plan
@@ -384,7 +384,7 @@ def _bundled() -> list[Document]:
 
     found = []
     for document in Files(PROJECT / "library").documents(None):
-        curated = normalise.curate(document)
+        curated = curation.curate(document)
         if not isinstance(curated, Verdict):
             found.append(curated)
     return found

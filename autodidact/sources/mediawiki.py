@@ -20,14 +20,16 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
 import wikipediaapi
 
 from autodidact.errors import SettingError, SourceError, SourceUnreachable
-from autodidact.settings import WikipediaSettings
+
+if TYPE_CHECKING:
+    from autodidact.sources.wikipedia import WikipediaSettings
 
 _PASSING = ("ratelimited", "maxlag", "readonly", "internal_api_error")
 _APPENDIX_EN = (

@@ -5,7 +5,8 @@ again (the cursor says what); a later revision of it is not noticed. Only articl
 a category or chance brings up, lists of a word's meanings, pages outside the article namespace and
 very short ones are passed over. One fetch reads at most `FETCH_LIMIT` named and category articles,
 one request after the other, and ends with the first that fails. The client and the text are in
-`mediawiki`; another MediaWiki may be read through `endpoint`, whose licence is then not known.
+`mediawiki`, imported when it is used, because settings are read from here by programs that fetch
+nothing; another MediaWiki may be read through `endpoint`, whose licence is then not known.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autodidact.settings import WikipediaSettings
-from autodidact.sources.mediawiki import BadContinue, Client, article_text, check
+from pydantic import Field
+
+from autodidact import __version__
+from autodidact.settings import Section
 from autodidact.types.documents import Document
+
+if TYPE_CHECKING:
+    from autodidact.sources.mediawiki import Client
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +34,29 @@ FETCH_LIMIT = 50
 MIN_CHARS = 200
 _LISTS = 10
 _ARTICLE, _CATEGORY = 0, 14
+
+
+class WikipediaSettings(Section):
+    """The Wikipedia source."""
+
+    enabled: bool = True
+    """Read Wikipedia at all."""
+    language: str = Field("en", pattern=r"^[a-z][a-z0-9-]{1,11}$")
+    """Which Wikipedia: the language code in its address."""
+    titles: tuple[str, ...] = ()
+    """Articles to read by name, first of all."""
+    category: str = ""
+    """A category whose articles are read, without the prefix "Category:"."""
+    random: int = Field(5, ge=0, le=50)
+    """Random articles to read at each fetch, after the named ones."""
+    max_chars: int = Field(12_000, ge=500)
+    """Only this much of an article's beginning is kept."""
+    timeout_s: float = Field(15.0, gt=0)
+    """How long to wait for one answer."""
+    user_agent: str = f"Autodidact/{__version__} (a self-learning chat model; personal use)"
+    """Wikipedia asks every client to name itself; add an address where you can be reached."""
+    endpoint: str = ""
+    """Address of another MediaWiki's api.php; empty means Wikipedia itself."""
 
 
 @dataclass
@@ -75,8 +104,11 @@ class Wikipedia:
     """The source. Raises SettingError at once for settings that cannot work."""
 
     name = "wikipedia"
+    settings = WikipediaSettings
 
     def __init__(self, settings: WikipediaSettings) -> None:
+        from autodidact.sources.mediawiki import check
+
         check(settings)
         self._settings = settings
         self._told: set[str] = set()
@@ -86,6 +118,8 @@ class Wikipedia:
 
         A title that does not exist is a warning and is asked for again at the next fetch.
         """
+        from autodidact.sources.mediawiki import Client
+
         progress = Progress.resume(since, self._settings)
         with closing(Client(self._settings)) as client:
             yield from _Fetch(client, self._settings, progress, self._warn).documents()
@@ -156,6 +190,8 @@ class _Fetch:
                 return
 
     def _list(self, after: str) -> list[Any]:
+        from autodidact.sources.mediawiki import BadContinue
+
         page = self._client.page(f"Category:{self._progress.category}", ns=_CATEGORY)
         mark = {"cmcontinue": after} if after else {}
         try:
@@ -168,6 +204,8 @@ class _Fetch:
 
     def _article(self, page: Any, named: str | None = None) -> Iterator[Document]:
         """The page's document, or none and (if the page was asked for by name) a warning."""
+        from autodidact.sources.mediawiki import article_text
+
         url = str(page.canonicalurl or "")  # asks for the page's data, its id among them
         refusal = self._refusal(page, named)
         text = "" if refusal else article_text(page, self._settings.max_chars)

@@ -1,4 +1,4 @@
-"""What modules meet behind: sources and generators.
+"""What modules meet behind: sources, filters and generators.
 
 `Generator` is what a model in this process and one behind an HTTP API have in common. What only
 some have are the protocols below it; who wants one asks with `isinstance`, and can do without.
@@ -19,6 +19,15 @@ class Source(Protocol):
     name: str
 
     def documents(self, since: str | None) -> Iterator[Document]: ...
+
+
+class Filter(Protocol):
+    """What judges a document before it is stored. `check` gets it normalised, and gives it back, as
+    it is or with another text, or else the reason for refusing it, without the document's name."""
+
+    name: str
+
+    def check(self, document: Document) -> Document | str: ...
 
 
 class Generator(Protocol):

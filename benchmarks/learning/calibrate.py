@@ -40,7 +40,7 @@ sys.path.insert(0, str(PROJECT))
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from autodidact.curation import normalise  # noqa: E402
+from autodidact import curation  # noqa: E402
 from autodidact.engine import Engine, Version  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import gate, recall, well_formed  # noqa: E402
@@ -54,7 +54,8 @@ from autodidact.training import sft  # noqa: E402
 from autodidact.training.batches import endless_batches  # noqa: E402
 from autodidact.training.recipe import recipe_for  # noqa: E402
 from autodidact.training.sequences import TrainingSequence, tokenise, weave  # noqa: E402
-from autodidact.types.documents import (  # noqa: E402  # noqa: E402
+from autodidact.reading.document import read_document  # noqa: E402
+from autodidact.types.documents import # noqa: E402  # noqa: E402
     Document,
     Example,
     Fact,
@@ -243,7 +244,7 @@ def readings(seed: int, count: int, first_id: int) -> list[Findings]:
     found = []
     for i, made in enumerate(World(seed).documents(count)):
         document = Document("world", made.title, made.title, made.text, "", "", str(i))
-        curated = normalise.curate(document)
+        curated = curation.curate(document)
         assert isinstance(curated, Document)
         found.append(read_document(first_id + i, curated))
     return found

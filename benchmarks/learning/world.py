@@ -35,6 +35,7 @@ sys.path.insert(0, str(PROJECT))
 from autodidact.lessons.probes import probe_id, write_probes  # noqa: E402
 from autodidact.lessons.wordings import wordings  # noqa: E402
 from autodidact.reading.answers import exact_match  # noqa: E402
+from autodidact.reading.document import read_document  # noqa: E402
 from autodidact.types.documents import Document, Fact, Findings, Probe, Split, read_document  # noqa: E402  # noqa: E402
 
 Wording = Literal["seen", "never"]

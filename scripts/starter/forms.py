@@ -24,27 +24,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from autodidact import curation
 from autodidact.chat import retrieval
-from autodidact.curation import normalise
 from autodidact.lessons import examples
 from autodidact.reading.chunks import sentences
-from autodidact.types.documents import Document, Fact, Findings, Passage, read_document
-from scripts.starter import corpus
-from scripts.starter.corpus import Article, Conversation
-
-Kind = Literal[
-    "text", "recall", "reading", "about", "services", "small talk", "trivia", "instructions"
-]
-DONT_KNOW = "I don't know. The passages do not say."
-UNANSWERED = 0.18
-"""Share of reading questions whose answer is in no passage."""
-WHOLE = 0.8
-"""Share of articles whose text is one item."""
-LOOSE = 0.4
-"""Share of reading questions that are put loosely."""
-
-
-@dataclass(frozen=True)
+from autodidact.reading.document import read_document
+from autodidact.types.documents import Document, Fact, Findings, Passage, read_document from scripts.starter import corpus from scripts.starter.corpus import Article, Conversation  Kind = Literal[     "text", "recall", "reading", "about", "services", "small talk", "trivia", "instructions" ] DONT_KNOW = "I don't know. The passages do not say." UNANSWERED = 0.18 """Share of reading questions whose answer is in no passage.""" WHOLE = 0.8 """Share of articles whose text is one item.""" LOOSE = 0.4 """Share of reading questions that are put loosely."""   @dataclass(frozen=True
 class Item:
     """What is trained as a unit: a text, or a conversation."""
 
@@ -67,7 +52,7 @@ def read(number: int, article: Article, most_characters: int) -> Read | None:
     text = article.text[:most_characters]
     if len(text) < len(article.text):
         text = text[: text.rfind(".") + 1]
-    document = normalise.curate(Document("starter", str(number), article.title, text, "", "", ""))
+    document = curation.curate(Document("starter", str(number), article.title, text, "", "", ""))
     if not isinstance(document, Document):
         return None
     opening = sentences(text.split("\n\n")[0])[:2]

@@ -13,18 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact.curation import normalise
+from autodidact import curation
 from autodidact.lessons import examples
 from autodidact.lessons.probes import write_probes
 from autodidact.reading.answers import exact_match
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.types.documents import Document, Findings, read_document
-from benchmarks.learning import world
-from benchmarks.learning.world import KINDS, STEMS, World, WorldDocument
-
-RELATIONS = [
-    pytest.param(kind, relation, id=f"{kind.name}: {relation.name}")
+from autodidact.reading.document import read_document
+from autodidact.types.documents import Document, Findings, read_document from benchmarks.learning import world from benchmarks.learning.world import KINDS, STEMS, World, WorldDocument  RELATIONS = [     pytest.param(kind, relation, id=f"{kind.name}: {relation.name}"
     for kind in KINDS
     for relation in kind.relations
 ]
@@ -264,7 +260,7 @@ def test_the_file_source_reads_what_the_program_writes(tmp_path: Path) -> None:
     read = {raw.title: raw for raw in Files(tmp_path).documents(None)}
     assert read.keys() == made.keys()
     for title, raw in read.items():
-        curated = normalise.curate(raw)
+        curated = curation.curate(raw)
         assert isinstance(curated, Document)
         assert curated.text == made[title].text
 

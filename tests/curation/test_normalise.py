@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact.curation import normalise
+from autodidact import curation
+from autodidact.curation import length, normalise
 from autodidact.reading.chunks import chunks, sentences
 from autodidact.types.cycle import Verdict
 from autodidact.types.documents import Document
@@ -63,12 +64,12 @@ def test_undecodable_bytes_are_dropped() -> None:
 
 # Curating ---------------------------------------------------------------------------------------
 
-WORDS = "word " * normalise.MIN_WORDS
+WORDS = "word " * length.MIN_WORDS
 
 
 def test_a_document_gets_its_normal_text_and_its_hash() -> None:
     raw = document("  A\u00a0title ", f"First\u200b line \r\n\r\n\r\n{WORDS}")
-    curated = normalise.curate(raw)
+    curated = curation.curate(raw)
     assert isinstance(curated, Document)
     assert curated.title == "A title"
     assert curated.text == f"First line\n\n{WORDS.strip()}"
@@ -76,20 +77,18 @@ def test_a_document_gets_its_normal_text_and_its_hash() -> None:
     assert (curated.source, curated.uri) == (raw.source, raw.uri)
 
 
-@pytest.mark.parametrize(
-    "text", ["", " \n\n ", "too few words", "word " * (normalise.MIN_WORDS - 1)]
-)
+@pytest.mark.parametrize("text", ["", " \n\n ", "too few words", "word " * (length.MIN_WORDS - 1)])
 def test_a_document_with_few_words_is_refused_with_a_reason(text: str) -> None:
-    verdict = normalise.curate(document("Short", text))
+    verdict = curation.curate(document("Short", text))
     assert isinstance(verdict, Verdict)
     assert not verdict.ok
     assert "notes/Short.md" in verdict.reasons[0]
-    assert f"at least {normalise.MIN_WORDS}" in verdict.reasons[0]
+    assert f"at least {length.MIN_WORDS}" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize("title", ["", "  ", "\u200b", "\ud800"])
 def test_a_document_without_a_title_is_called_by_its_address(title: str) -> None:
-    curated = normalise.curate(document(title, WORDS, "notes/x.md"))
+    curated = curation.curate(document(title, WORDS, "notes/x.md"))
     assert isinstance(curated, Document)
     assert curated.title == "notes/x.md"
 
@@ -98,7 +97,7 @@ def test_a_document_without_a_title_is_called_by_its_address(title: str) -> None
 @given(MESSY, MESSY)
 def test_texts_that_are_alike_when_normal_have_one_hash(one: str, other: str) -> None:
     def digest(text: str) -> str:
-        curated = normalise.curate(document("Title", WORDS + text))
+        curated = curation.curate(document("Title", WORDS + text))
         assert isinstance(curated, Document)
         return curated.digest
 

@@ -32,12 +32,8 @@ from autodidact.models.loading import LoadedBase
 from autodidact.settings import TrainingSettings
 from autodidact.training import anchors as anchoring
 from autodidact.types.chat import Message
-from autodidact.types.documents import Example, Findings, Probe, read_document
-from tests.versions import load_adapter, one_line, save_adapter
-from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
-
-pytest_plugins = ["tests.core_fixtures"]
-pytestmark = pytest.mark.usefixtures("one_thread")
+from autodidact.reading.document import read_document
+from autodidact.types.documents import Example, Findings, Probe, read_document from tests.versions import load_adapter, one_line, save_adapter from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended  pytest_plugins = ["tests.core_fixtures"] pytestmark = pytest.mark.usefixtures("one_thread"
 STEPS = 10
 BLOCKS, CHATS = 16, 24
 FAR = 1e6

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact.curation import normalise
+from autodidact import curation
 from autodidact.lessons import examples
 from autodidact.lessons.probes import MAX_DISTRACTORS, probe_id, write_probes, write_unseen_probes
 from autodidact.lessons.wordings import wordings
@@ -25,7 +25,7 @@ from tests.workplace import CONTROL_TEXTS, TEXTS, document
 def readings(folder: str, sign: int) -> list[Reading]:
     found = []
     for number, raw in enumerate(Files(PROJECT / folder).documents(None), start=1):
-        curated = normalise.curate(raw)
+        curated = curation.curate(raw)
         assert isinstance(curated, Document)
         found.append(read_document(sign * number, curated))
     return found

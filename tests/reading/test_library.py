@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from autodidact.curation import normalise
+from autodidact import curation
+from autodidact.curation import length
 from autodidact.reading.chunks import chunks
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
@@ -33,7 +34,7 @@ def test_an_article_is_plain_ascii_under_a_title(path: Path) -> None:
     heading, blank, *body = text.splitlines()
     assert re.fullmatch(r"# [A-Z][A-Za-z' -]+", heading)
     assert blank == ""
-    assert len(" ".join(body).split()) >= normalise.MIN_WORDS
+    assert len(" ".join(body).split()) >= length.MIN_WORDS
     assert not re.search(r"[<>\[\]|_*`]", text.removeprefix("#")), "no markup"
     slug = re.sub(r"[^a-z]+", "-", title(path).lower().replace("'", ""))
     assert path.stem == slug
@@ -41,7 +42,7 @@ def test_an_article_is_plain_ascii_under_a_title(path: Path) -> None:
 
 @named
 def test_an_article_is_short_enough_for_one_chunk(path: Path) -> None:
-    document = normalise.curate(Document("f", path.name, title(path), path.read_text(), "", "", ""))
+    document = curation.curate(Document("f", path.name, title(path), path.read_text(), "", "", ""))
     assert isinstance(document, Document)
     assert len(list(chunks(1, document))) == 1
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact.curation import normalise
+from autodidact import curation
 from autodidact.reading import statements
 from autodidact.reading.chunks import chunks
 from autodidact.settings import PROJECT
@@ -329,7 +329,7 @@ def test_no_text_and_no_title_upset_the_reader(text: str, title: str) -> None:
 
 @pytest.fixture(scope="module")
 def library() -> list[Document]:
-    found = [normalise.curate(d) for d in Files(PROJECT / "library").documents(None)]
+    found = [curation.curate(d) for d in Files(PROJECT / "library").documents(None)]
     assert all(isinstance(d, Document) for d in found)
     return found  # type: ignore[return-value]
 

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodidact.errors import SettingError, SourceError, SourceUnreachable
-from autodidact.settings import WikipediaSettings
 from autodidact.sources.mediawiki import article_text
-from autodidact.sources.wikipedia import Wikipedia
+from autodidact.sources.wikipedia import Wikipedia, WikipediaSettings
 from tests.mediawiki import MediaWiki, reading, shuffled
 
 

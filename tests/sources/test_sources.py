@@ -12,8 +12,9 @@ from types import GeneratorType
 import pytest
 
 from autodidact.errors import SettingError, SourceError
-from autodidact.settings import SourcesSettings, WikipediaSettings
-from autodidact.sources import SOURCES, build, load
+from autodidact.settings import SourcesSettings, tree
+from autodidact.sources import build, every, load
+from autodidact.sources.wikipedia import WikipediaSettings
 from autodidact.types.documents import Document
 from autodidact.types.protocols import Source
 from tests.mediawiki import MediaWiki
@@ -36,7 +37,7 @@ def settings(tmp_path: Path) -> Iterator[SourcesSettings]:
         named = WikipediaSettings(
             endpoint=wiki.endpoint, titles=("Another", *TITLES), random=0, timeout_s=5.0
         )
-        yield SourcesSettings(files=(folder,), wikipedia=named)
+        yield type(tree()().sources)(files=(folder,), wikipedia=named)
 
 
 MAKERS: dict[str, Callable[[SourcesSettings], Source]] = {
@@ -51,7 +52,7 @@ UNREADABLE: dict[str, Callable[[SourcesSettings], Source]] = {
 }
 
 
-@pytest.fixture(params=sorted(SOURCES))
+@pytest.fixture(params=sorted(every()))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -23,9 +23,8 @@ DRIVER = """
 import json, os, pathlib, random, shutil, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from autodidact import checkpoints
+from autodidact import checkpoints, inbox
 from autodidact.checkpoints import pins, publication, retention
-from autodidact.commands import forget
 from autodidact.learning import cycle
 from autodidact.reports.build import line
 from autodidact.store.connection import Connections
@@ -73,7 +72,7 @@ def inject(at):
         wrap(owner, "point")
     wrap(checkpoints, "discard")
     wrap(retention, "_delete")
-    for owner in (cycle, forget):
+    for owner in (cycle, inbox):
         wrap(owner, "write_atomic")
     for owner, name in ((os, "rename"), (cycle.shutil, "rmtree"), (PassageIndex, "sync"),
                         (pathlib.Path, "unlink")):
@@ -135,7 +134,7 @@ if scenario != "learn":
     bench.learner.fetch()
     while bench.learner.learn():
         pass
-    forget.request(bench.home, [1])
+    inbox.leave(bench.home, inbox.Forget((1,)))
     if scenario == "refused":
         fake_study.always(root, "forget", fake_study.candidate(general=200.0))
 whole = fresh("whole")
