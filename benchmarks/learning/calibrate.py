@@ -48,21 +48,20 @@ from autodidact.evaluation.statistics import wilson  # noqa: E402
 from autodidact.lessons import examples  # noqa: E402
 from autodidact.lessons.probes import write_probes  # noqa: E402
 from autodidact.models import loading  # noqa: E402
+from autodidact.reading.document import read_document  # noqa: E402
 from autodidact.settings import GateSettings, TrainingSettings  # noqa: E402
 from autodidact.training import anchors as anchoring  # noqa: E402
 from autodidact.training import sft  # noqa: E402
 from autodidact.training.batches import endless_batches  # noqa: E402
 from autodidact.training.recipe import recipe_for  # noqa: E402
 from autodidact.training.sequences import TrainingSequence, tokenise, weave  # noqa: E402
-from autodidact.reading.document import read_document  # noqa: E402
-from autodidact.types.documents import # noqa: E402  # noqa: E402
+from autodidact.types.documents import (  # noqa: E402
     Document,
     Example,
     Fact,
     Findings,
     Probe,
     Split,
-    read_document,
 )
 from benchmarks.learning.world import World  # noqa: E402
 

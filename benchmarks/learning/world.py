@@ -36,7 +36,13 @@ from autodidact.lessons.probes import probe_id, write_probes  # noqa: E402
 from autodidact.lessons.wordings import wordings  # noqa: E402
 from autodidact.reading.answers import exact_match  # noqa: E402
 from autodidact.reading.document import read_document  # noqa: E402
-from autodidact.types.documents import Document, Fact, Findings, Probe, Split, read_document  # noqa: E402  # noqa: E402
+from autodidact.types.documents import (  # noqa: E402
+    Document,
+    Fact,
+    Findings,
+    Probe,
+    Split,
+)
 
 Wording = Literal["seen", "never"]
 MIN_WORDS, MAX_WORDS = 60, 190

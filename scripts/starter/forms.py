@@ -29,7 +29,28 @@ from autodidact.chat import retrieval
 from autodidact.lessons import examples
 from autodidact.reading.chunks import sentences
 from autodidact.reading.document import read_document
-from autodidact.types.documents import Document, Fact, Findings, Passage, read_document from scripts.starter import corpus from scripts.starter.corpus import Article, Conversation  Kind = Literal[     "text", "recall", "reading", "about", "services", "small talk", "trivia", "instructions" ] DONT_KNOW = "I don't know. The passages do not say." UNANSWERED = 0.18 """Share of reading questions whose answer is in no passage.""" WHOLE = 0.8 """Share of articles whose text is one item.""" LOOSE = 0.4 """Share of reading questions that are put loosely."""   @dataclass(frozen=True
+from autodidact.types.documents import (
+    Document,
+    Fact,
+    Findings,
+    Passage,
+)
+from scripts.starter import corpus
+from scripts.starter.corpus import Article, Conversation
+
+Kind = Literal[
+    "text", "recall", "reading", "about", "services", "small talk", "trivia", "instructions"
+]
+DONT_KNOW = "I don't know. The passages do not say."
+UNANSWERED = 0.18
+"""Share of reading questions whose answer is in no passage."""
+WHOLE = 0.8
+"""Share of articles whose text is one item."""
+LOOSE = 0.4
+"""Share of reading questions that are put loosely."""
+
+
+@dataclass(frozen=True)
 class Item:
     """What is trained as a unit: a text, or a conversation."""
 

@@ -17,10 +17,18 @@ from autodidact import curation
 from autodidact.lessons import examples
 from autodidact.lessons.probes import write_probes
 from autodidact.reading.answers import exact_match
+from autodidact.reading.document import read_document
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.reading.document import read_document
-from autodidact.types.documents import Document, Findings, read_document from benchmarks.learning import world from benchmarks.learning.world import KINDS, STEMS, World, WorldDocument  RELATIONS = [     pytest.param(kind, relation, id=f"{kind.name}: {relation.name}"
+from autodidact.types.documents import (
+    Document,
+    Findings,
+)
+from benchmarks.learning import world
+from benchmarks.learning.world import KINDS, STEMS, World, WorldDocument
+
+RELATIONS = [
+    pytest.param(kind, relation, id=f"{kind.name}: {relation.name}")
     for kind in KINDS
     for relation in kind.relations
 ]

@@ -29,11 +29,20 @@ from autodidact.learning import planning, study
 from autodidact.lessons import examples, self_written
 from autodidact.lessons.probes import write_probes, write_unseen_probes
 from autodidact.models.loading import LoadedBase
+from autodidact.reading.document import read_document
 from autodidact.settings import TrainingSettings
 from autodidact.training import anchors as anchoring
 from autodidact.types.chat import Message
-from autodidact.reading.document import read_document
-from autodidact.types.documents import Example, Findings, Probe, read_document from tests.versions import load_adapter, one_line, save_adapter from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended  pytest_plugins = ["tests.core_fixtures"] pytestmark = pytest.mark.usefixtures("one_thread"
+from autodidact.types.documents import (
+    Example,
+    Findings,
+    Probe,
+)
+from tests.versions import load_adapter, one_line, save_adapter
+from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
+
+pytest_plugins = ["tests.core_fixtures"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 10
 BLOCKS, CHATS = 16, 24
 FAR = 1e6
