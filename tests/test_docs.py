@@ -34,7 +34,7 @@ from autodidact.web.chat import ChatRequest
 from autodidact.web.openai.requests import ChatAsked, TextAsked
 from scripts import write_settings_docs
 from tests import own_parts
-from tests.own_parts import blocks
+from tests.own_parts import blocks, modules
 from tests.web.fakes import LiveServer, QueueGenerator
 
 README = PROJECT / "README.md"
@@ -289,6 +289,7 @@ EXAMPLES = {
     f"{page.name}:{number}": text
     for page in PAGES
     for number, text in enumerate(blocks(page, "python"), 1)
+    if text not in modules(page).values()  # a source or filter: test_contributing runs those
 }
 
 
