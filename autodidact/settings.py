@@ -307,10 +307,10 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         whole = tree(_own(path, root))
         _check_environment(whole)
 
-        class Loaded(whole):  # type: ignore[valid-type, misc]
+        class FromFile(whole):  # type: ignore[valid-type, misc]
             model_config = SettingsConfigDict(toml_file=path)
 
-        loaded: Settings = Loaded(**given)
+        loaded: Settings = FromFile(**given)
     except ValidationError as error:
         raise SettingError(_one_line(error, path, whole)) from None
     except tomllib.TOMLDecodeError as error:

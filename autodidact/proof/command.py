@@ -133,7 +133,7 @@ def _prepared(
     from autodidact.models import bases
     from autodidact.proof import data, protocol
 
-    def arms(titles: Any) -> list[plan.Arm]:
+    def arms(titles: Any) -> list[plan.TrialArm]:
         return plan.arms(
             titles, parameters["articles"], parameters["seeds"], parameters["cycles"],
             parameters["controls"],

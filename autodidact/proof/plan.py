@@ -26,7 +26,7 @@ BOOK_QUESTIONS = 100
 
 
 @dataclass(frozen=True)
-class Arm:
+class TrialArm:
     """One model to train. `taught` is the side that counts as taught when it is measured (for the
     placebo too, which reads other documents); `cycles` are the taught articles in the order of a
     stream."""
@@ -48,7 +48,7 @@ class Unit:
     name: str
     what: Literal["anchors", "base", "general", "train", "ask", "retention", "book"]
     seconds: float
-    arm: Arm | None = None
+    arm: TrialArm | None = None
     title: str = ""
     cycle: int = 0
     book: Literal["", "base", "learned"] = ""
@@ -94,9 +94,9 @@ def consecutive(titles: Sequence[str], cycles: int) -> tuple[tuple[str, ...], ..
 
 def arms(
     titles: Sequence[str], articles: int, seeds: int, cycles: int, controls: Sequence[str]
-) -> list[Arm]:
+) -> list[TrialArm]:
     """All models to train, in order."""
-    made: list[Arm] = []
+    made: list[TrialArm] = []
     for seed in range(seeds):
         half = draw(titles, articles, seed)
         kinds: list[Kind] = ["learned"]
@@ -109,12 +109,12 @@ def arms(
                 taught, control = half[i], half[1 - i]
                 groups = consecutive(taught, cycles if kind == "learned" else 1)
                 name = f"s{seed}-{kind}-{side}"
-                made.append(Arm(name, seed, "B" if i else "A", kind, taught, control, groups))
+                made.append(TrialArm(name, seed, "B" if i else "A", kind, taught, control, groups))
     return made
 
 
 def units(
-    arms: Sequence[Arm],
+    arms: Sequence[TrialArm],
     questions: Mapping[str, int],
     numbers: Mapping[str, int],
     naive_steps: Mapping[str, int],
@@ -155,7 +155,7 @@ def units(
     return made
 
 
-def minutes_left(units: Sequence[Unit], arms: Sequence[Arm], left_s: float) -> float:
+def minutes_left(units: Sequence[Unit], arms: Sequence[TrialArm], left_s: float) -> float:
     """Training minutes of an arm, if all but training takes what `units` (those still to do, made
     with 0 minutes) say and `left_s` is left; three at least."""
     trained = sum(arm.kind != "naive" for arm in arms)

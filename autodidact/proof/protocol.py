@@ -22,8 +22,8 @@ from autodidact.lessons import examples
 from autodidact.proof import choices, data, plan
 from autodidact.proof.measure import Item, ask, general
 from autodidact.proof.overlap import HumanQuestions, without_overlap
-from autodidact.proof.plan import Arm, Costs, Unit
-from autodidact.proof.retrieval import CHUNK_WORDS, Library, fitting
+from autodidact.proof.plan import Costs, TrialArm, Unit
+from autodidact.proof.retrieval import CHUNK_WORDS, ChunkIndex, fitting
 from autodidact.proof.work import Work
 from autodidact.reading.chunks import chunks
 from autodidact.reading.document import read_document
@@ -42,13 +42,13 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Material:
+class TrialMaterial:
     """Everything read from the two files that the drawn arms need."""
 
     articles: dict[str, data.Article]
     questions: dict[str, list[data.Question]]
     items: dict[str, list[Item]]
-    arms: list[Arm]
+    arms: list[TrialArm]
     human: HumanQuestions
     others: list[Document]
     left_out: int
@@ -63,7 +63,7 @@ class Protocol:
     """One proof in one folder."""
 
     def __init__(
-        self, school: School, material: Material, work: Work, say: Say, wikitext: Path | None
+        self, school: School, material: TrialMaterial, work: Work, say: Say, wikitext: Path | None
     ) -> None:
         self.school = school
         self.material = material
@@ -180,7 +180,7 @@ class Protocol:
 
     # Pieces --------------------------------------------------------------------------------
 
-    def _subject(self, arm: Arm | None, cycle: int | None = None) -> Any:
+    def _subject(self, arm: TrialArm | None, cycle: int | None = None) -> Any:
         from autodidact.engine.examinee import Examinee
 
         engine = self.school.engine
@@ -206,7 +206,7 @@ class Protocol:
         blocks = [[base.start_id, *ids[i : i + width]] for i in range(0, len(ids) - width, width)]
         return _evenly(blocks, WIKITEXT_BLOCKS)
 
-    def _lesson(self, arm: Arm, cycle: int) -> tuple[Lesson, int]:
+    def _lesson(self, arm: TrialArm, cycle: int) -> tuple[Lesson, int]:
         """What an arm trains on in a cycle, and how many examples were dropped for overlap."""
         from autodidact.proof.arms import Lesson
 
@@ -261,17 +261,17 @@ class Protocol:
     def _document(self, title: str) -> Document:
         return self.material.articles[title].document
 
-    def _naive_steps(self, arm: Arm) -> int:
+    def _naive_steps(self, arm: TrialArm) -> int:
         if arm.kind != "naive":
             return 0
         words = sum(len(self._document(title).text.split()) for title in arm.taught)
         return max(1, round(words * 1.6 / 384 / 8))
 
-    def open_book(self, arm: Arm) -> tuple[dict[str, list[Item]], dict[str, int]]:
+    def open_book(self, arm: TrialArm) -> tuple[dict[str, list[Item]], dict[str, int]]:
         """The arm's taught questions with BM25's passages and with the oracle's, and how often the
         retrieved ones hold no gold answer."""
         chunks = [chunk for title in arm.taught for chunk in self._chunks(title)]
-        library = Library(chunks)
+        library = ChunkIndex(chunks)
         per_article = -(-plan.BOOK_QUESTIONS // len(arm.taught))
         asked = [i for t in arm.taught for i in _evenly(self.material.items[t], per_article)]
         asked = asked[: plan.BOOK_QUESTIONS]
@@ -311,11 +311,11 @@ class Protocol:
 def material(
     documents: Path,
     questions: Path,
-    arms: Callable[[Sequence[str]], list[Arm]],
+    arms: Callable[[Sequence[str]], list[TrialArm]],
     per_article: int,
     fits: Callable[[Sequence[Message]], bool],
     placebo: bool,
-) -> Material:
+) -> TrialMaterial:
     """Read and check both files, draw the arms, choose questions and distractors.
 
     `fits` says whether a dialogue leaves room in the model's context; questions that do not fit, or
@@ -349,7 +349,7 @@ def material(
         others = [a.document for title, a in articles.items() if title not in used]
         if len(others) < max(len(arm.taught) for arm in drawn):
             others += _bundled()
-    return Material(articles, asked, items, drawn, human, others, left_out)
+    return TrialMaterial(articles, asked, items, drawn, human, others, left_out)
 
 
 def wikitext_path() -> Path | None:

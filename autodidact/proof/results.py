@@ -19,8 +19,8 @@ from typing import Any
 from autodidact.proof import analyse, coverage
 from autodidact.proof.analyse import Gain
 from autodidact.proof.measure import METRICS
-from autodidact.proof.plan import Arm
-from autodidact.proof.protocol import Material
+from autodidact.proof.plan import TrialArm
+from autodidact.proof.protocol import TrialMaterial
 from autodidact.proof.work import Work
 
 SCHEMA = 1
@@ -40,7 +40,7 @@ CONTRASTS = {
 
 
 def collect(
-    work: Work, material: Material, facts: dict[str, Any], *, permute: bool
+    work: Work, material: TrialMaterial, facts: dict[str, Any], *, permute: bool
 ) -> dict[str, Any]:
     """The whole result. `facts` are parameters, model and minutes; `permute` adds the A/A."""
     reader = _Reader(work, material)
@@ -70,7 +70,7 @@ def collect(
 class _Reader:
     """Rows by question id of every model, read once."""
 
-    def __init__(self, work: Work, material: Material) -> None:
+    def __init__(self, work: Work, material: TrialMaterial) -> None:
         self._work = work
         self._material = material
         self._arms = material.arms
@@ -98,7 +98,7 @@ class _Reader:
         unit = self._unit(name)
         return {key: unit[key] for key in ("anchors", "wikitext", "blocks", "wikitext_blocks")}
 
-    def arm(self, arm: Arm) -> dict[str, Any]:
+    def arm(self, arm: TrialArm) -> dict[str, Any]:
         cycles = [self._unit(f"{arm.name}-train-{c:02d}") for c in range(1, len(arm.cycles) + 1)]
         return {
             "name": arm.name, "kind": arm.kind, "seed": arm.seed, "side": arm.side,
@@ -119,7 +119,7 @@ class _Reader:
             if keep(old)
         ]
 
-    def _pairs(self, kind: str) -> Iterable[tuple[Arm, str, str, Any, Any]]:
+    def _pairs(self, kind: str) -> Iterable[tuple[TrialArm, str, str, Any, Any]]:
         for arm in self._arms:
             if arm.kind == kind:
                 for title, rows in self.after[arm.name].items():
@@ -202,7 +202,7 @@ def _difference(
     return analyse.mean([(title, a[metric] - b[metric]) for (title, a), (_, b) in pairs])
 
 
-def _coverage(material: Material, reader: _Reader, kinds: Sequence[str]) -> dict[str, Any]:
+def _coverage(material: TrialMaterial, reader: _Reader, kinds: Sequence[str]) -> dict[str, Any]:
     """How many questions a made example covers, and the effects by what was trained of them."""
     found: dict[str, coverage.Standing] = {}
     by_article: dict[str, dict[str, int]] = {}
@@ -238,7 +238,7 @@ def _by_group(
     return {group: {m: one(m, group) for m in METRICS} for group in coverage.GROUPS}
 
 
-def _data(material: Material, reader: _Reader) -> dict[str, Any]:
+def _data(material: TrialMaterial, reader: _Reader) -> dict[str, Any]:
     return {
         "articles": {
             title: {"questions": len(items), "known": sum(

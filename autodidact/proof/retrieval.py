@@ -29,7 +29,7 @@ _STOPPED = """
 _STOP_WORDS = frozenset(_STOPPED.split())
 
 
-class Library:
+class ChunkIndex:
     """A fixed set of chunks to search."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:

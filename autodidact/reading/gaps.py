@@ -27,7 +27,7 @@ from autodidact.reading.names import (
     HONORIFICS,
     NO_NAMES,
 )
-from autodidact.reading.statements import NUMBER, PAST, YEAR, Subject, told
+from autodidact.reading.statements import NUMBER, PAST, YEAR, Topic, told
 from autodidact.types.documents import Chunk, Fact
 
 
@@ -156,7 +156,7 @@ class _Span:
     short: str = ""
 
 
-def read(chunk: Chunk, about: Subject, taken: Collection[str] = ()) -> list[Fact]:
+def read(chunk: Chunk, about: Topic, taken: Collection[str] = ()) -> list[Fact]:
     """The gap facts of a chunk, in order of the text: at most two of a sentence, ten of a chunk.
 
     `taken` holds the sentences, as they stand, that need none. Deterministic.
@@ -170,7 +170,7 @@ def read(chunk: Chunk, about: Subject, taken: Collection[str] = ()) -> list[Fact
     return [made[i][n] for i, n in sorted([*firsts, *seconds][:PER_CHUNK])]
 
 
-def _sentences(chunk: Chunk, about: Subject, taken: Collection[str]) -> Iterator[tuple[str, str]]:
+def _sentences(chunk: Chunk, about: Topic, taken: Collection[str]) -> Iterator[tuple[str, str]]:
     """(the sentence without brackets, the same with its subject named and without its stop)."""
     for told_sentence in told(about, chunk):
         plain, full = told_sentence.plain, told_sentence.full.rstrip(".")
@@ -197,7 +197,7 @@ def _sentences(chunk: Chunk, about: Subject, taken: Collection[str]) -> Iterator
             yield plain, sentence
 
 
-def _leans(sentence: str, about: Subject, near: bool) -> bool:
+def _leans(sentence: str, about: Topic, near: bool) -> bool:
     """Whether a word stands for something that the sentence does not name."""
     if _LEANING.search(sentence):
         return True
@@ -220,7 +220,7 @@ def _leans(sentence: str, about: Subject, near: bool) -> bool:
     return len(before.split()) < 4
 
 
-def _choose(sentence: str, about: Subject) -> list[_Span]:
+def _choose(sentence: str, about: Topic) -> list[_Span]:
     """At most two answers of a sentence, of different kinds where there are."""
     found = [
         span
@@ -238,7 +238,7 @@ def _choose(sentence: str, about: Subject) -> list[_Span]:
     return chosen
 
 
-def _clear(sentence: str, span: _Span, about: Subject) -> bool:
+def _clear(sentence: str, span: _Span, about: Topic) -> bool:
     rest = f"{sentence[: span.start]} {sentence[span.end :]}"
     telling = _telling(rest, about)
     answer = span.answer.lower()
@@ -257,7 +257,7 @@ def _clear(sentence: str, span: _Span, about: Subject) -> bool:
 # Finding ------------------------------------------------------------------------------------------
 
 
-def _times(sentence: str, about: Subject) -> Iterator[_Span]:
+def _times(sentence: str, about: Topic) -> Iterator[_Span]:
     for match in re.finditer(
         rf"(?<![\w-])(?:(?P<date>\d{{1,2}} {_MONTH}(?: {YEAR})?|{_MONTH} \d{{1,2}}(?:, {YEAR})?)"
         rf"|(?P<month>{_MONTH} {YEAR})|(?P<century>\d{{1,2}}(?:st|nd|rd|th) century)"
@@ -305,7 +305,7 @@ def _times(sentence: str, about: Subject) -> Iterator[_Span]:
         )
 
 
-def _numbers(sentence: str, about: Subject) -> Iterator[_Span]:
+def _numbers(sentence: str, about: Topic) -> Iterator[_Span]:
     for match in re.finditer(
         rf"(?<![\w.,$£€–/-])(?P<m>(?:US)?[$£€])?(?P<n>{NUMBER})"
         r"(?P<b> (?:million|billion|trillion))?"
@@ -348,7 +348,7 @@ def _numbers(sentence: str, about: Subject) -> Iterator[_Span]:
                         short=f"how many {noun['n']}")  # fmt: skip
 
 
-def _terms(sentence: str, about: Subject) -> Iterator[_Span]:
+def _terms(sentence: str, about: Topic) -> Iterator[_Span]:
     for match in re.finditer(r'"([^"]{3,60}?)[,.]?"', sentence):
         lead = _TERM.search(sentence[: match.start()])
         after = sentence[match.end() :]
@@ -357,7 +357,7 @@ def _terms(sentence: str, about: Subject) -> Iterator[_Span]:
             yield _Span(start, match.end(), match[1], "term", "what", "a certain term", "term")
 
 
-def _names(sentence: str, about: Subject) -> Iterator[_Span]:
+def _names(sentence: str, about: Topic) -> Iterator[_Span]:
     for match in _NAME.finditer(sentence):
         start, end = match.span()
         answer = re.sub(r"['’]s$", "", match[0])
@@ -461,7 +461,7 @@ def _what(answer: str) -> str:
 # Asking -------------------------------------------------------------------------------------------
 
 
-def _fact(chunk: Chunk, about: Subject, plain: str, sentence: str, span: _Span) -> Fact:
+def _fact(chunk: Chunk, about: Topic, plain: str, sentence: str, span: _Span) -> Fact:
     s, cap = about.name, _upper(about.name)
     before, after = sentence[: span.start], sentence[span.end :]
     gap_start = sentence.index(span.answer, span.start)
@@ -523,7 +523,7 @@ def _small(text: str) -> str:
     return text[:1].lower() + text[1:] if plain else text
 
 
-def _telling(text: str, about: Subject, near: int = 0) -> list[str]:
+def _telling(text: str, about: Topic, near: int = 0) -> list[str]:
     """The words that tell a sentence from others, names in one piece, in order: at most ten, those
     nearest to the character `near`."""
     own = {*about.name.lower().split()}

@@ -97,7 +97,7 @@ _CITATION = re.compile(r"(?<=[a-z.,)\"]):\d+(?:[,–-]\s?\d+)*(?= |$)|\[\d+\]")
 
 
 @dataclass(frozen=True)
-class Subject:
+class Topic:
     """Whom a document is about: how its text calls it ("the Brack Mill"), a second name at the
     start of sentences ("Stone" for Ada Stone, or ""), and the pronoun that may stand for it: It,
     He, She, or "" where the text has to show."""
@@ -119,7 +119,7 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Statement:
     relation: str
     kind: str
     answer: str
@@ -134,21 +134,21 @@ class _Groups(Protocol):
     def __getitem__(self, name: str, /) -> str: ...
 
 
-_Rule = tuple[re.Pattern[str], Callable[[str, "_Groups"], _Reading]]
+_Rule = tuple[re.Pattern[str], Callable[[str, "_Groups"], _Statement]]
 
 
-def read(chunk: Chunk, about: Subject | None = None) -> list[Fact]:
+def read(chunk: Chunk, about: Topic | None = None) -> list[Fact]:
     """The facts of a chunk, in order. Deterministic. `about` is the document's subject; without
     it, it is read from the chunk."""
     return unambiguous([fact for _, fact in _found(chunk, about or subject_of(chunk))])
 
 
-def sentences_read(chunk: Chunk, about: Subject) -> set[str]:
+def sentences_read(chunk: Chunk, about: Topic) -> set[str]:
     """The sentences of a chunk, as they stand, that some rule makes a fact of."""
     return {raw for raw, _ in _found(chunk, about)}
 
 
-def _found(chunk: Chunk, about: Subject) -> list[tuple[str, Fact]]:
+def _found(chunk: Chunk, about: Topic) -> list[tuple[str, Fact]]:
     found: list[tuple[str, Fact]] = []
     number = 0
     for sentence in told(about, chunk):
@@ -167,7 +167,7 @@ def _found(chunk: Chunk, about: Subject) -> list[tuple[str, Fact]]:
     return found
 
 
-def _fact(chunk: Chunk, name: str, sentence: str, reading: _Reading) -> Fact:
+def _fact(chunk: Chunk, name: str, sentence: str, reading: _Statement) -> Fact:
     return Fact(
         chunk.id,
         name,
@@ -181,11 +181,11 @@ def _fact(chunk: Chunk, name: str, sentence: str, reading: _Reading) -> Fact:
     )
 
 
-def subject_of(chunk: Chunk) -> Subject:
+def subject_of(chunk: Chunk) -> Topic:
     return subject(chunk.heading, chunk.text)
 
 
-def subject(title: str, text: str) -> Subject:
+def subject(title: str, text: str) -> Topic:
     """Read from a document's title and text.
 
     A person with a life span behind the name is also called by the surname, if the text does so;
@@ -207,10 +207,10 @@ def subject(title: str, text: str) -> Subject:
             beside = re.findall(rf"\b([A-Z][\w-]+) {re.escape(alias)}\b", text)
             others = sum(word not in bare for word in beside)
             clear = " " in bare and alone >= 3 and alone > others
-            return Subject(name, alias if clear else "", "He" if he >= she else "She")
+            return Topic(name, alias if clear else "", "He" if he >= she else "She")
     words = [word for word in bare.split() if word not in ("of", "the", "de", "von", "van")]
     thing = bare != name or len(words) == 1 or not all(word[:1].isupper() for word in words)
-    return Subject(name, "", "It" if thing else _leading_pronoun(text))
+    return Topic(name, "", "It" if thing else _leading_pronoun(text))
 
 
 def _leading_pronoun(text: str) -> str:
@@ -235,7 +235,7 @@ def _name(heading: str, text: str) -> str:
     return f"the {title}" if with_article and 3 * with_article >= at_all else title
 
 
-def told(about: Subject, chunk: Chunk) -> Iterator[Sentence]:
+def told(about: Topic, chunk: Chunk) -> Iterator[Sentence]:
     """The sentences of a chunk, and what each says of the subject.
 
     A pronoun stands for the subject as long as the sentence before it was about the subject too,
@@ -283,7 +283,7 @@ def told(about: Subject, chunk: Chunk) -> Iterator[Sentence]:
             yield Sentence(raw, plain, full, predicate)
 
 
-def _read_predicate(name: str, predicate: str, first: bool) -> _Reading | None:
+def _read_predicate(name: str, predicate: str, first: bool) -> _Statement | None:
     for pattern, build in _RULES:
         match = pattern.fullmatch(predicate) or (first and pattern.fullmatch("\u0001" + predicate))
         if match:
@@ -291,7 +291,7 @@ def _read_predicate(name: str, predicate: str, first: bool) -> _Reading | None:
     return None
 
 
-def _life_span(name: str, text: str) -> Iterator[tuple[str, _Reading]]:
+def _life_span(name: str, text: str) -> Iterator[tuple[str, _Statement]]:
     """Years of birth and death from "Name (12 May 1820 – 3 June 1881) was …"."""
     first = sentences(text.split("\n\n")[0])[:1]
     match = re.match(
@@ -358,10 +358,10 @@ _DO = {"is": "does", "are": "do", "was": "did", "were": "did"}
 # One function per shape. `s` is the subject as the text names it. --------------------------------
 
 
-def _definition(s: str, m: _Groups) -> _Reading:
+def _definition(s: str, m: _Groups) -> _Statement:
     be = m["be"]
     answer = _strip_article(m["a"])
-    return _Reading(
+    return _Statement(
         "definition",
         "phrase",
         answer,
@@ -378,9 +378,9 @@ def _definition(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _passive_year(s: str, m: _Groups) -> _Reading:
+def _passive_year(s: str, m: _Groups) -> _Statement:
     be, verb, year = m["be"], m["v"], m["a"]
-    return _Reading(
+    return _Statement(
         f"year {verb}",
         "year",
         year,
@@ -397,9 +397,9 @@ def _passive_year(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _passive_by(s: str, m: _Groups) -> _Reading:
+def _passive_by(s: str, m: _Groups) -> _Statement:
     be, verb, answer = m["be"], m["v"], m["a"]
-    return _Reading(
+    return _Statement(
         f"by {verb}",
         _kind(answer),
         answer,
@@ -416,11 +416,11 @@ def _passive_by(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _attribute(s: str, m: _Groups) -> _Reading:
+def _attribute(s: str, m: _Groups) -> _Statement:
     noun, be, answer = m["n"].strip(), m["be"], _strip_article(m["a"])
     kind = _kind(answer)
     wh = "Who" if kind == "name" and _ROLE.search(noun) else "What"
-    return _Reading(
+    return _Statement(
         f"attribute {noun}",
         kind,
         answer,
@@ -440,9 +440,9 @@ def _attribute(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _material(s: str, m: _Groups) -> _Reading:
+def _material(s: str, m: _Groups) -> _Statement:
     be, answer = m["be"], _strip_article(m["a"])
-    return _Reading(
+    return _Statement(
         "material",
         "phrase",
         answer,
@@ -459,12 +459,12 @@ def _material(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _count(s: str, m: _Groups) -> _Reading:
+def _count(s: str, m: _Groups) -> _Statement:
     verb, number, noun = m["v"], m["a"], m["n"].strip()
     do = "did" if verb in ("had", "held", "carried") else "does"
     base = {"has": "have", "had": "have", "contains": "contain", "holds": "hold", "held": "hold",
             "carries": "carry", "carried": "carry", "keeps": "keep", "employs": "employ"}[verb]  # fmt: skip
-    return _Reading(
+    return _Statement(
         f"count {noun}",
         "number",
         number,
@@ -481,9 +481,9 @@ def _count(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _measure(s: str, m: _Groups) -> _Reading:
+def _measure(s: str, m: _Groups) -> _Statement:
     be, size, how = m["be"], m["a"], m["how"]
-    return _Reading(
+    return _Statement(
         f"measure {how}",
         "measure",
         size,
@@ -500,14 +500,14 @@ def _measure(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _place(s: str, m: _Groups) -> _Reading:
+def _place(s: str, m: _Groups) -> _Statement:
     verb, preposition, answer = m["v"] or "lies", m["p"], _strip_article(m["a"])
     past = verb in ("stood", "lay", "lived", "worked")
     do = "did" if past else "does"
     base = {"stood": "stand", "lay": "lie", "lived": "live", "worked": "work"}.get(verb)
     base = base or verb.removesuffix("s")
     where = "From where" if preposition == "from" else "Where"
-    return _Reading(
+    return _Statement(
         f"place {base}",
         _kind(answer),
         answer,
@@ -526,7 +526,7 @@ def _place(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _life_year(s: str, m: _Groups) -> _Reading:
+def _life_year(s: str, m: _Groups) -> _Statement:
     event, year = m["e"], m["a"]
     questions = (
         (
@@ -547,7 +547,7 @@ def _life_year(s: str, m: _Groups) -> _Reading:
             f"Give the year when {s} died.",
         )
     )
-    return _Reading(
+    return _Statement(
         f"year {event}",
         "year",
         year,
@@ -557,11 +557,11 @@ def _life_year(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _life_place(s: str, m: _Groups) -> _Reading:
+def _life_place(s: str, m: _Groups) -> _Statement:
     event, answer = m["e"], _strip_article(m["a"])
     born = event == "was born"
     do, verb = ("was", "born") if born else ("did", "die")
-    return _Reading(
+    return _Statement(
         f"place {event}",
         _kind(answer),
         answer,
@@ -578,11 +578,11 @@ def _life_place(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _active(s: str, m: _Groups) -> _Reading:
+def _active(s: str, m: _Groups) -> _Statement:
     verb, answer = m["v"], _strip_article(m["a"])
     participle = _IRREGULAR.get(verb, verb)
     wh = "Who" if verb in _LIVING_VERBS and _kind(answer) == "name" else "What"
-    return _Reading(
+    return _Statement(
         f"did {verb}",
         _kind(answer),
         answer,
@@ -599,10 +599,10 @@ def _active(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _named_after(s: str, m: _Groups) -> _Reading:
+def _named_after(s: str, m: _Groups) -> _Statement:
     be, answer = m["be"], _strip_article(m["a"])
     wh = "Who" if _kind(answer) == "name" else "What"
-    return _Reading(
+    return _Statement(
         "named after",
         _kind(answer),
         answer,
@@ -619,9 +619,9 @@ def _named_after(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _purpose(s: str, m: _Groups) -> _Reading:
+def _purpose(s: str, m: _Groups) -> _Statement:
     be, what, answer = m["be"], m["v"], _strip_article(m["a"])
-    return _Reading(
+    return _Statement(
         f"{what} for",
         "phrase",
         answer,
@@ -640,7 +640,7 @@ def _purpose(s: str, m: _Groups) -> _Reading:
     )
 
 
-def _rule(pattern: str, build: Callable[[str, _Groups], _Reading]) -> _Rule:
+def _rule(pattern: str, build: Callable[[str, _Groups], _Statement]) -> _Rule:
     return re.compile(pattern), build
 
 

@@ -37,7 +37,7 @@ _FIELD = re.compile(r"^(\w[\w-]*)[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _DOCUMENT = re.compile(r"<(?:html|body)\b", re.IGNORECASE)
 
 
-class Reading(NamedTuple):
+class FileText(NamedTuple):
     """What a file says. `license` is empty unless the file states one."""
 
     title: str
@@ -45,7 +45,7 @@ class Reading(NamedTuple):
     license: str = ""
 
 
-def read(path: Path) -> Reading:
+def read(path: Path) -> FileText:
     """Title, text and licence of one file. The title falls back to the file's name.
 
     Raises SourceError with one line when the file cannot be opened, is too large, is not text,
@@ -67,7 +67,7 @@ def read(path: Path) -> Reading:
         raise SourceError(f"{path}: {error}") from error
     if not text.strip():
         raise SourceError(f"{path}: no text in it")
-    return Reading(_one_line(title) or readable(path.stem), text, _one_line(license_))
+    return FileText(_one_line(title) or readable(path.stem), text, _one_line(license_))
 
 
 def readable(stem: str) -> str:
@@ -96,12 +96,12 @@ def decode(data: bytes) -> str:
     return _CONTROL.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def plain(data: bytes) -> Reading:
+def plain(data: bytes) -> FileText:
     """A text file, as it is."""
-    return Reading("", decode(data))
+    return FileText("", decode(data))
 
 
-def markdown(data: bytes) -> Reading:
+def markdown(data: bytes) -> FileText:
     """Markdown without its markup: the text of links, no images, no code blocks, no HTML.
 
     The title is the first level-1 heading, else `title` of the front matter.
@@ -117,7 +117,9 @@ def markdown(data: bytes) -> Reading:
             title = block
         elif block:
             blocks.append(block)
-    return Reading(title or fields.get("title", ""), "\n\n".join(blocks), fields.get("license", ""))
+    return FileText(
+        title or fields.get("title", ""), "\n\n".join(blocks), fields.get("license", "")
+    )
 
 
 def _markdown_blocks(source: str) -> Iterator[tuple[str, str]]:
@@ -147,7 +149,7 @@ def _inline(kind: str, content: str) -> str:
     return content if kind in ("text", "text_special", "code_inline") else ""
 
 
-def html(data: bytes) -> Reading:
+def html(data: bytes) -> FileText:
     """The main text of a web page; where it cannot be told from the rest, all of the text."""
     source: bytes | str = data
     if not _DOCUMENT.search(text := decode(data)):
@@ -166,14 +168,14 @@ def html(data: bytes) -> Reading:
     blocks = [line for line in lines if line]
     if blocks and blocks[0].casefold() == title.casefold():
         del blocks[0]
-    return Reading(title, "\n\n".join(blocks), getattr(page, "license", None) or "")
+    return FileText(title, "\n\n".join(blocks), getattr(page, "license", None) or "")
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-READERS: dict[str, Callable[[bytes], Reading]] = {
+READERS: dict[str, Callable[[bytes], FileText]] = {
     ".txt": plain,
     ".md": markdown,
     ".html": html,

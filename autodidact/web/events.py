@@ -212,7 +212,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.boot = secrets.token_hex(4)
-        self._readers: set[_Reader] = set()
+        self._readers: set[_Listener] = set()
         self._ids = itertools.count(1)
 
     def publish(self, event: str, data: dict[str, Any]) -> None:
@@ -224,7 +224,7 @@ class Hub:
         self, hello: Callable[[], Awaitable[bytes]], shutdown: Shutdown
     ) -> AsyncGenerator[bytes, None]:
         """One reader's stream: the snapshot, then changes until the reader or the server goes."""
-        reader = _Reader()
+        reader = _Listener()
         self._readers.add(reader)
         try:
             async with Wakeups(shutdown, reader.wake):
@@ -239,7 +239,7 @@ class Hub:
             self._readers.discard(reader)
 
 
-class _Reader:
+class _Listener:
     def __init__(self) -> None:
         self._waiting: dict[str, bytes] = {}
         self._woken = asyncio.Event()

@@ -11,7 +11,7 @@ from autodidact.lessons import examples
 from autodidact.proof import coverage, data, page, plan, results
 from autodidact.proof.measure import Item
 from autodidact.proof.overlap import HumanQuestions
-from autodidact.proof.protocol import Material
+from autodidact.proof.protocol import TrialMaterial
 from autodidact.proof.work import Work
 from autodidact.reading.document import read_document
 from autodidact.types.documents import Fact
@@ -106,7 +106,7 @@ def test_a_standing_counts_trained_distractors() -> None:
     assert TEACHES.standing(question, ["Heron Trust", "1702", "1703"]) == S(True, True, 1)
 
 
-def finished(folder: Path) -> tuple[Work, Material]:
+def finished(folder: Path) -> tuple[Work, TrialMaterial]:
     """Four articles, arms swapped, a covered and an uncovered question each. The covered gain 2.0
     where taught and 0.5 where control, the others lose 0.25 where taught and nothing else."""
     documents, path = made_up.write(folder)
@@ -127,7 +127,7 @@ def finished(folder: Path) -> tuple[Work, Material]:
             for q in questions[title]
         ]
     arms = plan.arms(list(articles), 4, 1, 1, [])
-    material = Material(articles, questions, items, arms, HumanQuestions(["Who?"]), [], 0)
+    material = TrialMaterial(articles, questions, items, arms, HumanQuestions(["Who?"]), [], 0)
     work = Work(folder / "out")
     empty = {"anchors": None, "wikitext": None, "blocks": 0, "wikitext_blocks": 0, "seconds": 1.0}
     work.put("base-general", empty)

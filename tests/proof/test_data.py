@@ -11,7 +11,7 @@ import pytest
 from autodidact.errors import SettingError, SourceError
 from autodidact.proof import choices, data, plan
 from autodidact.proof.overlap import HumanQuestions, without_overlap
-from autodidact.proof.retrieval import Library, fitting
+from autodidact.proof.retrieval import ChunkIndex, fitting
 from autodidact.types.chat import Message
 from autodidact.types.documents import Chunk, Example
 from tests.proof import made_up
@@ -110,7 +110,7 @@ def test_search_finds_the_rare_word_and_passages_keep_to_the_budget() -> None:
         Chunk("1:1", 1, "Mill", "The weathercock was made of copper."),
         Chunk("1:2", 1, "Mill", "The mill has a door."),
     ]
-    library = Library(chunks)
+    library = ChunkIndex(chunks)
     assert library.search("What is the weathercock made of?")[0].id == "1:1"
     assert library.search("the of and") == []
     holding = library.holding(1, ["copper"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autodidact.errors import SourceError
 from autodidact.sources import readers
-from autodidact.sources.readers import READERS, Reading, decode, markdown, read, readable
+from autodidact.sources.readers import READERS, FileText, decode, markdown, read, readable
 
 PAGE = """<!doctype html><html><head><title>Gull Rock | Coast guide</title>
 <meta charset="{charset}"></head><body><nav><a href="/">Home</a> <a href="/all">All places</a></nav>
@@ -58,7 +58,7 @@ print("code")
 
 [unused]: https://unused.example
 """
-    assert read(write(tmp_path, "x.md", source)) == Reading(
+    assert read(write(tmp_path, "x.md", source)) == FileText(
         "The Black Oar",
         "\n\n".join(
             [
@@ -77,7 +77,7 @@ print("code")
 
 def test_only_the_first_level_one_heading_is_the_title(tmp_path: Path) -> None:
     reading = read(write(tmp_path, "x.md", "## Part\n\ntext\n\n# Title\n\n# Second\n\nmore"))
-    assert reading == Reading("Title", "Part\n\ntext\n\nSecond\n\nmore")
+    assert reading == FileText("Title", "Part\n\ntext\n\nSecond\n\nmore")
 
 
 def test_front_matter_gives_licence_and_a_title_where_no_heading_does(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_what_the_learner_does_is_told_as_it_changes(
 
 
 def test_readers_get_the_newest_state_and_no_backlog() -> None:
-    reader = module._Reader()
+    reader = module._Listener()
     for n in range(5):
         reader.put("progress", f"p{n}".encode())
     reader.put("learner", b"l")
