@@ -11,6 +11,7 @@
     ├── ResourceError          4  disk or memory is short
     ├── StoreOutdated      1  a database waits for the learner to bring it up to date
     ├── LockHeld               5  another learner (or server) works in this folder
+    ├── Misfit                 1  what one process wrote for another has not the fields it must
     ├── TrainingError          1  the study process failed; the cycle is recorded as failed
     └── GeneratorError         1  a reply cannot be made; `status` is the HTTP status it maps to
         ├── UnknownModel       404
@@ -70,6 +71,10 @@ class StoreOutdated(AutodidactError):
 
 class LockHeld(AutodidactError):
     exit_code = 5
+
+
+class Misfit(AutodidactError):
+    """JSON that does not fit its type; the line names the field."""
 
 
 class TrainingError(AutodidactError):

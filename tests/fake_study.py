@@ -107,7 +107,7 @@ if "ignore" not in steps:
 for step in steps:
     what, _, detail = step.partition(":")
     if what == "plan":
-        emit(event="planned", documents=[d["id"] for d in job["documents"]], steps=9,
+        emit(event="planned", documents=[x["document_id"] for x in job["lessons"]], steps=9,
              seconds_per_step=0.1, replay=0.25)
     elif what == "measure":
         arm, *told = detail.split(",")

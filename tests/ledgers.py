@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autodidact.store.ledger import CycleState, LearnerStore
+from autodidact.types.cycle import Reason
 from autodidact.types.documents import Document, Probe
 
 FROZEN_AT = 1_800_000_000.0
@@ -53,7 +54,8 @@ def full_report(document: int, **more: Any) -> dict[str, Any]:
         "kind": "learn",
         "seconds": 292, "steps": 480, "exposures": 96, "lambda": 0.5,
         "looks": [
-            {"lambda": 1.0, "ok": False, "reasons": ["general: too far"], "metrics": {}},
+            {"lambda": 1.0, "ok": False, "metrics": {},
+             "reasons": [{"rule": "general", "text": "too far"}]},
             {"lambda": 0.5, "ok": True, "reasons": [], "metrics": {}},
         ],
         "started_at": FROZEN_AT - 9, "frozen_at": FROZEN_AT, "first_step_at": FROZEN_AT + 23,
@@ -128,7 +130,8 @@ def run_cycle(
                 store.record(n, arm, rows)
     store.study(n, documents)
     found = {"cycle": n, "state": state, **(report or {})}
-    reasons = () if state == "published" else ("general: +0.140 nat over the base, limit +0.100",)
+    why = Reason("general", "+0.140 nat over the base, limit +0.100")
+    reasons = () if state == "published" else (why,)
     store.finish_cycle(n, state, reasons, found)
 
 

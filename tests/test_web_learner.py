@@ -49,7 +49,7 @@ def verdict(place: Workplace, out: str, taught: int) -> None:
         assert checkpoints.current(place.home) == 1
         assert states(place)["learned"] == taught
     else:
-        assert f"rejected: {cycle['reasons'][0]}" in out
+        assert f"rejected: {cycle['reasons'][0].line}" in out
         assert checkpoints.versions(place.home) == []
         assert checkpoints.current(place.home) == 0
         assert states(place) == {"queued": 4}

@@ -18,7 +18,7 @@ from autodidact import registry
 from autodidact.curation.length import Length, LengthSettings
 from autodidact.curation.normalise import normalised
 from autodidact.settings import CurationSettings
-from autodidact.types.cycle import Verdict
+from autodidact.types.cycle import Reason, Verdict
 from autodidact.types.documents import Document
 from autodidact.types.protocols import Filter
 
@@ -37,7 +37,7 @@ def curate(document: Document, filters: Sequence[Filter] = DEFAULT) -> Document 
     for one in filters:
         answer = one.check(document)
         if isinstance(answer, str):
-            return Verdict(False, (f"{document.uri}: {answer}",))
+            return Verdict(False, (Reason("", f"{document.uri}: {answer}"),))
         if answer is not document:
             document = normalised(answer)
     return document

@@ -51,16 +51,14 @@ from typing import Any, Literal
 from autodidact.evaluation import statistics
 from autodidact.evaluation.recall import ProbeResult
 from autodidact.evaluation.statistics import Interval
-from autodidact.types.cycle import Verdict
+from autodidact.types.cycle import CHANCE, Limits, Reason, RuleResult, Verdict
 from autodidact.types.documents import Probe, Split
 
-CHANCE = 0.05
 FEWEST_KEPT = 20
 FEWEST_WITHIN = 12
 COUNTED: tuple[Split, ...] = ("taught", "unseen", "control", "kept")
 NOTHING_BEFORE: Mapping[str, float] = MappingProxyType({})
 
-Rule = dict[str, Any]
 RuleName = Literal["learned", "general", "kept", "chat"]
 
 
@@ -75,26 +73,6 @@ class Arm:
     chat: Sequence[bool]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a candidate may cost, in nats a token and in shares of chat prompts, and at how many
-    step sizes of a cycle the gate may look."""
-
-    general_limit: float
-    general_step: float
-    kept_limit: float
-    kept_step: float
-    chat_limit: float
-    chat_step: float
-    looks: int = 3
-
-    @property
-    def level(self) -> float:
-        """Of each one-sided bound (Bonferroni)."""
-        assert self.looks >= 1
-        return 1 - CHANCE / self.looks
-
-
 def decide(
     probes: Sequence[Probe],
     base: Arm,
@@ -105,26 +83,25 @@ def decide(
     sound: str = "",
     learn: bool = True,
 ) -> Verdict:
-    """The verdict and every figure behind it; its metrics are JSON (None for what is not finite).
+    """The verdict and every figure behind it; what is not finite is None there.
 
     `base.probes` may be empty. `when_learned`: mean log-probability a token of a kept probe's
     answer when its document was learned. `sound`: a fault or "". `learn`: False where the cycle
     taught nothing new (consolidation, forgetting), so that nothing can be *learned*.
     """
     if sound:
-        return Verdict(False, (f"sound: {sound}",))
+        return Verdict(False, (Reason("sound", sound),))
     effect, learned = _learned(probes, parent, candidate, limits)
-    rules = [
+    results = [
         *(learned if learn else ()),
         *_general(base.general, parent.general, candidate.general, limits),
         *_kept(probes, parent, candidate, when_learned, limits),
         *_chat(base.chat, parent.chat, candidate.chat, limits),
     ]
     fault = _not_finite({"base": base, "parent": parent, "candidate": candidate}, when_learned)
-    reasons = [f"sound: {fault}"] if fault else []
-    reasons += [f"{rule['rule']}: {rule['text']}" for rule in rules if not rule["ok"]]
+    reasons = [Reason("sound", fault)] if fault else []
+    reasons += [Reason(result.rule, result.text) for result in results if not result.ok]
     metrics: dict[str, Any] = {split: counts(probes, parent, candidate, split) for split in COUNTED}
-    metrics["rules"] = rules
     metrics["margin"] = {
         "value": _plain(effect.value),
         "stderr": _plain(effect.stderr),
@@ -138,7 +115,7 @@ def decide(
             ("base", base.chat), ("parent", parent.chat), ("candidate", candidate.chat),
         )
     }  # fmt: skip
-    return Verdict(not reasons, tuple(reasons), metrics)
+    return Verdict(not reasons, tuple(reasons), metrics, tuple(results))
 
 
 def counts(probes: Sequence[Probe], parent: Arm, candidate: Arm, split: str) -> dict[str, int]:
@@ -156,7 +133,7 @@ def counts(probes: Sequence[Probe], parent: Arm, candidate: Arm, split: str) -> 
 
 def _learned(
     probes: Sequence[Probe], parent: Arm, candidate: Arm, limits: Limits
-) -> tuple[Interval, list[Rule]]:
+) -> tuple[Interval, list[RuleResult]]:
     asked, controls = (_asked(probes, s, parent, candidate) for s in ("taught", "control"))
     before, now = (
         {i: _figure(result.margin) for i, result in arm.probes.items()}
@@ -193,7 +170,7 @@ def _learned_within(
     parent: Arm,
     candidate: Arm,
     limits: Limits,
-) -> Iterator[Rule]:
+) -> Iterator[RuleResult]:
     """The same for margins over answers of the same document, where enough probes have such."""
     before, now = (
         {i: _figure(r.within) for i, r in arm.probes.items() if r.within is not None}
@@ -218,7 +195,7 @@ def _learned_within(
 
 def _general(
     base: Sequence[float], parent: Sequence[float], candidate: Sequence[float], limits: Limits
-) -> Iterator[Rule]:
+) -> Iterator[RuleResult]:
     if not (len(base) or len(parent) or len(candidate)):
         return
     for against, before, limit in (
@@ -251,7 +228,7 @@ def _kept(
     candidate: Arm,
     when_learned: Mapping[str, float],
     limits: Limits,
-) -> Iterator[Rule]:
+) -> Iterator[RuleResult]:
     then = {i: -_figure(logprob) for i, logprob in when_learned.items()}
     before, now = (
         {i: -_figure(result.logprob) for i, result in arm.probes.items()}
@@ -289,7 +266,7 @@ def _kept(
 
 def _chat(
     base: Sequence[bool], parent: Sequence[bool], candidate: Sequence[bool], limits: Limits
-) -> Iterator[Rule]:
+) -> Iterator[RuleResult]:
     if not (len(base) or len(parent) or len(candidate)):
         return
     n, k = len(candidate), _well_formed(candidate)
@@ -333,21 +310,21 @@ def _rule(
     before: float,
     now: float,
     unit: str = "nat",
-) -> Rule:
-    return {
-        "rule": rule,
-        "against": against,
-        "ok": bool(ok),
-        "value": _plain(found.value),
-        "lower": _plain(found.lower),
-        "upper": _plain(found.upper),
-        "limit": limit,
-        "before": _plain(before),
-        "now": _plain(now),
-        "n": found.n,
-        "unit": unit,
-        "text": text,
-    }
+) -> RuleResult:
+    return RuleResult(
+        rule,
+        against,
+        bool(ok),
+        _plain(found.value),
+        _plain(found.lower),
+        _plain(found.upper),
+        limit,
+        _plain(before),
+        _plain(now),
+        found.n,
+        unit,
+        text,
+    )
 
 
 def _general_means(

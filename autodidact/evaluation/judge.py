@@ -8,8 +8,7 @@ from typing import Any
 
 from autodidact.evaluation import gate
 from autodidact.evaluation.recall import ProbeResult
-from autodidact.types.cycle import Verdict
-from autodidact.types.documents import Probe
+from autodidact.types.cycle import Job, Verdict
 
 
 def arm(measured: Mapping[str, Any]) -> gate.Arm:
@@ -18,12 +17,8 @@ def arm(measured: Mapping[str, Any]) -> gate.Arm:
     return gate.Arm(rows, measured["general"], measured["chat"])
 
 
-def probes(job: Mapping[str, Any]) -> list[Probe]:
-    return [Probe(**{**row, "distractors": tuple(row["distractors"])}) for row in job["probes"]]
-
-
 def verdict(
-    job: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]], candidate: Mapping[str, Any]
+    job: Job, measured: Mapping[str, Mapping[str, Any]], candidate: Mapping[str, Any]
 ) -> Verdict:
     """The gate's verdict on a candidate. `measured` holds the arms "base" and "parent".
 
@@ -31,14 +26,14 @@ def verdict(
     knows what is to be forgotten, and being worse than it is the point.
     """
     base, parent = arm(measured["base"]), arm(measured["parent"])
-    if job["kind"] == "forget":
+    if job.kind == "forget":
         parent = gate.Arm({}, base.general, base.chat)
     return gate.decide(
-        probes(job),
+        job.probes,
         base,
         parent,
         arm(candidate),
-        gate.Limits(**job["gate"]),
-        job["when_learned"],
-        learn=job["kind"] == "learn",
+        job.gate,
+        job.when_learned,
+        learn=job.kind == "learn",
     )

@@ -16,12 +16,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from autodidact import checkpoints, curation
-from autodidact.evaluation.gate import Limits
 from autodidact.learning import admission
 from autodidact.lessons import replay
 from autodidact.lessons.probes import write_probes, write_unseen_probes
@@ -29,7 +28,8 @@ from autodidact.models import bases
 from autodidact.settings import Settings
 from autodidact.sources.files import Files
 from autodidact.store.ledger import LearnerStore
-from autodidact.types.documents import Document, Findings, Probe
+from autodidact.types.cycle import Job, JobBase, Kind, Lesson, Limits, Parent
+from autodidact.types.documents import Document, Example, Findings, Probe
 
 log = logging.getLogger(__name__)
 CONTROL_DOCUMENTS = 30
@@ -43,7 +43,16 @@ DRIFT_REST = 5
 STUCK_AFTER = 3
 """Cycles refused in a row for what they cost: the running adapter has no room left."""
 
-Kind = Literal["learn", "consolidate", "forget"]
+
+@dataclass(frozen=True)
+class Work:
+    """What a cycle trains on: lessons, and earlier facts by their shares."""
+
+    fresh: bool
+    lessons: tuple[Lesson, ...]
+    replay: tuple[Example, ...]
+    shares: dict[str, float]
+    forgets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,16 +67,16 @@ class Agenda:
     def home(self) -> Path:
         return self.settings.home
 
-    def next(self, cycle: int) -> dict[str, Any] | None:
+    def next(self, cycle: int) -> Job | None:
         """The job of `cycle`, its probes frozen in the ledger; None when there is nothing to do."""
         kind = self.kind()
         if kind is None:
             return None
         begun = time.monotonic()
         if kind == "learn":
-            parts, probes = self._learn(cycle)
+            work, probes = self._learn(cycle)
         else:
-            parts, probes = self._relearn(cycle)
+            work, probes = self._relearn(cycle)
         parent = checkpoints.current(self.home)
         training = self.settings.training
         self.store.begin_cycle(cycle, parent or None, training.model_dump(), kind)
@@ -75,32 +84,38 @@ class Agenda:
         gate = self.settings.gate.model_dump()
         memory = self._remembered()
         minutes = self.settings.cycle_minutes
-        return {
-            "cycle": cycle,
-            "kind": kind,
-            "minutes": minutes * (1 if kind == "learn" else training.consolidation_cycles),
-            "spent_s": time.monotonic() - begun,
-            "frozen_at": time.time(),
-            "base": {"name": self.base.name, "path": str(self.base.path),
-                     "sha256": self.base.sha256, "revision": self.base.revision},
-            "parent": _parent(self.home, parent),
-            "rise": (self.store.latest_rise() or 0.0) if parent else 0.0,
-            "anchors": str(self.home / "anchors.json"),
-            "threads": training.threads,
-            "training": training.model_dump(),
-            "gate": {name: gate[name] for name in Limits.__dataclass_fields__ if name in gate},
-            "probes": [asdict(p) for p in probes],
-            "when_learned": {r.fact: r.then for r in memory if r.then is not None},
-            "limits": {
-                "taught": self.settings.gate.taught_probes,
-                "unseen": self.settings.gate.unseen_probes,
-                "control": self.settings.gate.control_probes,
-                "kept": self.settings.gate.kept_probes,
-                "forgotten": self.settings.gate.taught_probes,
+        limits = self.settings.gate
+        return Job(
+            cycle=cycle,
+            kind=kind,
+            minutes=minutes * (1 if kind == "learn" else training.consolidation_cycles),
+            spent_s=time.monotonic() - begun,
+            frozen_at=time.time(),
+            base=JobBase(self.base.name, str(self.base.path), self.base.sha256, self.base.revision),
+            parent=_parent(self.home, parent),
+            fresh=work.fresh,
+            lessons=work.lessons,
+            replay=work.replay,
+            shares=work.shares,
+            forgets=work.forgets,
+            probes=tuple(probes),
+            when_learned={r.fact: r.then for r in memory if r.then is not None},
+            limits={
+                "taught": limits.taught_probes,
+                "unseen": limits.unseen_probes,
+                "control": limits.control_probes,
+                "kept": limits.kept_probes,
+                "forgotten": limits.taught_probes,
             },
-            "known": {},
-            **parts,
-        }  # fmt: skip
+            gate=Limits(
+                **{name: gate[name] for name in Limits.__dataclass_fields__ if name in gate}
+            ),
+            training=training.model_dump(),
+            known={},
+            rise=(self.store.latest_rise() or 0.0) if parent else 0.0,
+            anchors=str(self.home / "anchors.json"),
+            threads=training.threads,
+        )
 
     def kind(self) -> Kind | None:
         """What is due; None when there is nothing. The idle look: it reads no document."""
@@ -130,7 +145,7 @@ class Agenda:
 
     # Learning what is queued -----------------------------------------------------------------
 
-    def _learn(self, cycle: int) -> tuple[dict[str, Any], list[Probe]]:
+    def _learn(self, cycle: int) -> tuple[Work, list[Probe]]:
         material = self.store.material
         queued = self.store.queue(self.settings.training.documents_per_cycle + CONTROL_DOCUMENTS)
         most = self.settings.training.documents_per_cycle
@@ -149,18 +164,11 @@ class Agenda:
         shares = replay.weights(self._remembered(), cycle)
         shares = replay.choose(shares, f"{self._seed}:{cycle}")
         examples = material.examples(queued[:most])
-        return {
-            "fresh": False,
-            "documents": [
-                {
-                    "id": found.document_id,
-                    "examples": [asdict(e) for e in examples[found.document_id]],
-                    "chunks": [asdict(c) for c in found.chunks],
-                }
-                for found in taught
-            ],
-            **self._rows(shares),
-        }, probes  # fmt: skip
+        lessons = tuple(
+            Lesson(found.document_id, found.chunks, tuple(examples[found.document_id]))
+            for found in taught
+        )
+        return Work(False, lessons, self._rows(shares), shares), probes
 
     def _control(self, later: Sequence[int]) -> list[Findings]:
         """Documents that this cycle does not teach: the never-taught folder, else the queue's."""
@@ -184,7 +192,7 @@ class Agenda:
 
     # Relearning the store --------------------------------------------------------------------
 
-    def _relearn(self, cycle: int) -> tuple[dict[str, Any], list[Probe]]:
+    def _relearn(self, cycle: int) -> tuple[Work, list[Probe]]:
         learned = self.store.numbers("learned")
         everything = {r.fact: 1.0 for r in self._remembered()}
         shares = replay.choose(everything, f"{self._seed}:{cycle}", STORE_FACTS)
@@ -192,18 +200,12 @@ class Agenda:
         probes = self._frozen(asked, "kept")
         forgets = self.store.numbers("forgetting")
         probes += self._frozen(forgets, "forgotten")
-        job = {
-            "documents": [],
-            "forgets": forgets,
-            "fresh": bool(forgets) or self._drift_spent(),
-            **self._rows(shares),
-        }
-        return job, probes
+        fresh = bool(forgets) or self._drift_spent()
+        return Work(fresh, (), self._rows(shares), shares, tuple(forgets)), probes
 
-    def _rows(self, shares: dict[str, float]) -> dict[str, Any]:
-        """Training examples of the chosen facts, with the share of each fact."""
-        rows = self.store.material.examples_of(shares)
-        return {"replay": [asdict(example) for example in rows], "shares": shares}
+    def _rows(self, shares: dict[str, float]) -> tuple[Example, ...]:
+        """Training examples of the chosen facts."""
+        return tuple(self.store.material.examples_of(shares))
 
     def _remembered(self) -> list[replay.Remembered]:
         return [replay.Remembered(**row) for row in self.store.remembered()]
@@ -238,7 +240,7 @@ def _sample(documents: Sequence[int], most: int, seed: str) -> list[int]:
     return random.Random(seed).sample(list(documents), min(len(documents), most))
 
 
-def _parent(home: Path, version: int) -> dict[str, Any] | None:
+def _parent(home: Path, version: int) -> Parent | None:
     if version == checkpoints.BASE_VERSION:
         return None
-    return {"version": version, "path": str(checkpoints.folder(home, version))}
+    return Parent(version, str(checkpoints.folder(home, version)))

@@ -19,11 +19,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from autodidact import checkpoints, curation, inbox
-from autodidact.errors import AutodidactError, CheckpointError, ResourceError, SourceError
+from autodidact.errors import AutodidactError, CheckpointError, Misfit, ResourceError, SourceError
 from autodidact.evaluation import gate, judge
 from autodidact.home import free_bytes, write_atomic
 from autodidact.learning import admission, forget
@@ -38,7 +39,8 @@ from autodidact.settings import Settings
 from autodidact.sources.backoff import Outage
 from autodidact.store import passages
 from autodidact.store.ledger import CycleState, LearnerStore, StoredDocument
-from autodidact.types.cycle import Study, Verdict
+from autodidact.types import wire
+from autodidact.types.cycle import Job, Known, Parent, Reason, Study, Verdict, failed
 from autodidact.types.documents import Document, Probe
 from autodidact.types.protocols import Source
 
@@ -118,7 +120,7 @@ class Learner:
     def _take(self, document: Document) -> int:
         curated = curation.curate(document, self._filters)
         if isinstance(curated, Verdict):
-            log.debug("refused: %s", curated.reasons[0])
+            log.debug("refused: %s", curated.lines[0])
             return 0
         if not self.store.add(curated, RULES):
             return 0
@@ -151,7 +153,7 @@ class Learner:
             elif not stands and self._job(n) is not None:
                 resumable = n
             else:
-                self.store.finish_cycle(n, "interrupted", ("cut off",), {})
+                self.store.finish_cycle(n, "interrupted", (Reason("", "cut off"),), {})
                 log.info("cycle %d was cut off; its documents are back in the queue", n)
         checkpoints.clear_staging(self._home, except_cycle=resumable)
 
@@ -175,7 +177,7 @@ class Learner:
             return None
         job = self._job(cycle)
         if job is None:  # rolled back this very moment
-            return self._close(cycle, "interrupted", (ROLLED_BACK,), {}, begun)
+            return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), {}, begun)
         try:
             study = run_study(
                 checkpoints.staging(self._home, cycle) / "job.json",
@@ -189,8 +191,8 @@ class Learner:
         except AutodidactError as error:
             said = checkpoints.staging(self._home, cycle) / "study.log"
             tail = said.read_text(errors="replace").splitlines()[-40:] if said.exists() else []
-            about = {"kind": job["kind"], "log": tail}
-            closed = self._close(cycle, "failed", (str(error),), about, begun)
+            about = {"kind": job.kind, "log": tail}
+            closed = self._close(cycle, "failed", (Reason("", str(error)),), about, begun)
             self._settle()
             return closed
         return self._decide(cycle, job, study, begun)
@@ -203,36 +205,34 @@ class Learner:
         job = self._agenda.next(cycle)
         if job is None:
             return None
-        job["known"] = self._known(job["parent"])
+        job = replace(job, known=self._known(job.parent))
         staging = checkpoints.staging(self._home, cycle)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        write_atomic(staging / "job.json", json.dumps(job).encode())
+        write_atomic(staging / "job.json", wire.to_json(job).encode())
         log.info(
             "cycle %d: %s, %d documents offered, %d probes frozen",
-            cycle, job["kind"], len(job["documents"]), len(job["probes"]),
+            cycle, job.kind, len(job.lessons), len(job.probes),
         )  # fmt: skip
         return cycle
 
-    def _decide(self, cycle: int, job: dict[str, Any], study: Study, begun: float) -> Report:
+    def _decide(self, cycle: int, job: Job, study: Study, begun: float) -> Report:
         """Gate the measurements; publish or reject. The main decision of the project."""
-        probes = judge.probes(job)
         arms = {arm: judge.arm(measured) for arm, measured in study.measured.items()}
         looks = [(m["step"], judge.verdict(job, study.measured, m)) for m in study.looks]
         step, verdict = looks[-1]
-        self._record(cycle, probes, arms)
+        self._record(cycle, job.probes, arms)
         report = build.build(
             job,
             study,
             looks,
-            probes,
             arms,
             self._documents(study),
             self.store.material.findings(study.planned["documents"]),
             time.monotonic() - begun,
         )
-        if checkpoints.current(self._home) != (job["parent"] or {}).get("version", 0):
-            return self._close(cycle, "interrupted", (ROLLED_BACK,), report, begun)
+        if checkpoints.current(self._home) != job.parent_version:
+            return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), report, begun)
         reasons = (*verdict.reasons, *build.no_better(job, verdict))
         if reasons:
             closed = self._close(cycle, "rejected", reasons, report, begun)
@@ -240,14 +240,14 @@ class Learner:
             return closed
         self._progress({"phase": "publishing"})
         manifest = {
-            "parent": (job["parent"] or {}).get("version"),
+            "parent": job.parent.version if job.parent else None,
             "cycle": cycle,
-            "kind": job["kind"],
-            "base": {key: job["base"][key] for key in ("name", "revision", "sha256")},
+            "kind": job.kind,
+            "base": build.about_base(job),
             "document_ids": study.planned["documents"],
-            "forgets": job.get("forgets", []),
+            "forgets": list(job.forgets),
             "created_at": time.time(),
-            "settings": {**job["training"], "gate": job["gate"], "step": step},
+            "settings": {**job.training, "gate": asdict(job.gate), "step": step},
             "report": {key: value for key, value in report.items() if key != "probes"},
         }
         staged = checkpoints.staging(self._home, cycle) / "adapter"
@@ -255,9 +255,9 @@ class Learner:
         try:
             checkpoints.publish(self._home, staged, cycle, manifest)
         except ResourceError as error:  # no fault of the documents: no try is counted
-            return self._close(cycle, "interrupted", (str(error),), report, begun)
+            return self._close(cycle, "interrupted", (Reason("", str(error)),), report, begun)
         except CheckpointError as error:
-            return self._close(cycle, "failed", (str(error),), report, begun)
+            return self._close(cycle, "failed", (Reason("", str(error)),), report, begun)
         self._remember(study, cycle)
         closed = self._close(cycle, "published", (), report, begun)
         self.tidy()
@@ -298,19 +298,18 @@ class Learner:
             with_index.close()
 
     def _close(
-        self, cycle: int, state: CycleState, reasons: Sequence[str], report: Report, begun: float
+        self, cycle: int, state: CycleState, reasons: Sequence[Reason], report: Report, begun: float
     ) -> Report:
         report = {
-            "cycle": cycle, "ok": state == "published", "state": state, "reasons": list(reasons),
+            "cycle": cycle, "ok": state == "published", "state": state,
             "documents": [], "seconds": round(time.monotonic() - begun), **report,
         }  # fmt: skip
         report |= {
             "ok": state == "published",
             "state": state,
-            "reasons": list(reasons),
-            "failed": list(dict.fromkeys(r.partition(":")[0] for r in reasons))
-            if state == "rejected" else [],
-        }  # fmt: skip
+            "reasons": build.plain(reasons),
+            "failed": list(failed(reasons)) if state == "rejected" else [],
+        }
         self.store.finish_cycle(cycle, state, reasons, report)
         shutil.rmtree(checkpoints.staging(self._home, cycle), ignore_errors=True)
         log.info("%s", line(report))
@@ -325,7 +324,7 @@ class Learner:
     def _documents(self, study: Study) -> list[StoredDocument]:
         return [self.store.document(i) for i in study.planned["documents"]]
 
-    def _known(self, parent: dict[str, Any] | None) -> dict[str, Any]:
+    def _known(self, parent: Parent | None) -> dict[str, Known]:
         """What earlier cycles measured of general text and chat, of the base and of this parent."""
         path = self._home / "measured.json"
         try:
@@ -334,9 +333,9 @@ class Learner:
             return {}
         if not isinstance(known, dict) or known.get("anchors") != self._anchors_begin():
             return {}
-        found = {"base": known["base"]} if "base" in known else {}
-        if parent and known.get("version") == parent["version"]:
-            found["parent"] = known["candidate"]
+        found = {"base": _known(known["base"])} if "base" in known else {}
+        if parent and known.get("version") == parent.version:
+            found["parent"] = _known(known["candidate"])
         return found
 
     def _remember(self, study: Study, version: int) -> None:
@@ -367,24 +366,28 @@ class Learner:
             report = checkpoints.read(self._home, version).manifest["report"]
         return report
 
-    def _job(self, cycle: int) -> dict[str, Any] | None:
+    def _job(self, cycle: int) -> Job | None:
         """The job of a cycle if it can (still) be worked on: its parent is what serves now."""
         path = checkpoints.staging(self._home, cycle) / "job.json"
         if not path.exists():
             return None
-        job: dict[str, Any] = json.loads(path.read_text())
-        same = (job["parent"] or {}).get("version", 0) == checkpoints.current(self._home)
-        return job if same and Path(job["base"]["path"]).is_dir() else None
+        try:
+            job = wire.from_json(Job, path.read_bytes(), path.name)
+        except Misfit as error:
+            log.warning("cycle %d cannot go on: %s", cycle, error)
+            return None
+        same = job.parent_version == checkpoints.current(self._home)
+        return job if same and Path(job.base.path).is_dir() else None
 
-    def _follow(self, job: dict[str, Any], event: dict[str, Any]) -> None:
+    def _follow(self, job: Job, event: dict[str, Any]) -> None:
         if event["event"] == "planned":
-            self.store.study(job["cycle"], event["documents"])
+            self.store.study(job.cycle, event["documents"])
         elif event["event"] == "anchors":
             data = Path(event["path"]).read_bytes()
             write_atomic(self._home / "anchors.json", data)
         elif event["event"] == "log":
             log.info("%s", event["line"])
-        self._progress({"cycle": job["cycle"], **event})
+        self._progress({"cycle": job.cycle, **event})
 
     def _act_on_inbox(self) -> None:
         """Wishes of the command line and of the server's operator."""
@@ -402,9 +405,14 @@ class Learner:
 
     def _forget(self, documents: Sequence[int]) -> None:
         """Stop teaching and offering these documents now; the next cycle relearns the rest."""
+        why = Reason("", "something was to be forgotten")
         for cycle in self.store.running():
-            self.store.finish_cycle(cycle, "interrupted", ("something was to be forgotten",), {})
+            self.store.finish_cycle(cycle, "interrupted", (why,), {})
         checkpoints.clear_staging(self._home)
         count = self.store.forget(documents)
         self._index()
         log.info("%d documents to be forgotten", count)
+
+
+def _known(arm: dict[str, Any]) -> Known:
+    return Known(tuple(arm["general"]), tuple(arm["chat"]))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autodidact.settings import TrainingSettings
-from autodidact.types.documents import Probe
+from autodidact.types.documents import Probe, Split
 
 MIN_STEPS = 8
 FORMS_A_PASS = 7
@@ -78,10 +78,10 @@ def fit(
     }
 
 
-def pools(probes: Sequence[Probe], documents: Sequence[int]) -> dict[str, list[Probe]]:
+def pools(probes: Sequence[Probe], documents: Sequence[int]) -> dict[Split, list[Probe]]:
     """Probes by split; those on offered documents only if the document was taken."""
     taken = set(documents)
-    found: dict[str, list[Probe]] = {}
+    found: dict[Split, list[Probe]] = {}
     for probe in probes:
         if probe.split not in ("taught", "unseen") or probe.document_id in taken:
             found.setdefault(probe.split, []).append(probe)
@@ -89,12 +89,12 @@ def pools(probes: Sequence[Probe], documents: Sequence[int]) -> dict[str, list[P
 
 
 def sizes(
-    there: Mapping[str, int],
-    limits: Mapping[str, int],
+    there: Mapping[Split, int],
+    limits: Mapping[Split, int],
     seconds: Mapping[str, float],
     budget_s: float,
     arms: int,
-) -> tuple[dict[str, int], int, int]:
+) -> tuple[dict[Split, int], int, int]:
     """How many probes of each split, blocks and chats can be measured in `budget_s`.
 
     `seconds`: what one of each takes. Probes are asked of parent and candidate, blocks and chats of

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from autodidact.reports.build import spoken
 from autodidact.store.ledger import LearnerStore
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Reporter:
 
     def verdict(self, report: dict[str, Any]) -> None:
         with self._lock:
-            self._state["verdict"] = {k: v for k, v in report.items() if k != "probes"}
+            self._state["verdict"] = spoken(report)
             self._write(force=True)
 
     def _beat(self) -> None:

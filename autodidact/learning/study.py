@@ -26,15 +26,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from autodidact.errors import AutodidactError, CheckpointError, TrainingError
 from autodidact.learning import planning as plans
 from autodidact.settings import TrainingSettings
-from autodidact.types.chat import Message
-from autodidact.types.documents import Chunk, Example, Probe
+from autodidact.types import wire
+from autodidact.types.cycle import Job, Known
+from autodidact.types.documents import Example, Probe
 
 SAVE_EVERY_S = 20.0
 ANCHOR_SHARE = 0.10
@@ -58,14 +59,16 @@ def main(path: Path) -> NoReturn:
     stop = threading.Event()
     training = threading.Event()
     threading.Thread(target=_watch, args=(stop, training), daemon=True).start()
-    job = json.loads(path.read_text())
-    study = _Study(job, path.parent, stop, lambda **event: out.write(json.dumps(event) + "\n"))
-    study.training = training
+
+    def emit(**event: Any) -> None:
+        out.write(json.dumps(event) + "\n")
+
     try:
-        study.run()
+        job = wire.from_json(Job, path.read_bytes(), path.name)
+        _Study(job, path.parent, stop, emit, training).run()
         code = 0
     except AutodidactError as error:
-        study.emit(event="error", message=str(error))
+        emit(event="error", message=str(error))
         code = error.exit_code
     except BaseException:
         traceback.print_exc()
@@ -86,19 +89,21 @@ def _watch(stop: threading.Event, training: threading.Event) -> None:
 
 class _Study:
     def __init__(
-        self, job: dict[str, Any], staging: Path, stop: threading.Event, emit: Any
+        self,
+        job: Job,
+        staging: Path,
+        stop: threading.Event,
+        emit: Any,
+        training: threading.Event | None = None,
     ) -> None:
         self.job = job
         self.staging = staging
         self.stop = stop
         self.emit = emit
-        self.training = threading.Event()
+        self.training = training or threading.Event()
         self.begun = time.monotonic()
-        self.budget_s = float(job["minutes"]) * 60 - float(job["spent_s"])
-        self.settings = TrainingSettings(**job["training"])
-        self.probes = [
-            Probe(**{**p, "distractors": tuple(p["distractors"])}) for p in job["probes"]
-        ]
+        self.budget_s = job.minutes * 60 - job.spent_s
+        self.settings = TrainingSettings(**job.training)
 
     def run(self) -> None:
         """The main path. Imports of torch wait until here, so that `stop` is heard early."""
@@ -108,7 +113,7 @@ class _Study:
 
         self.phase("loading")
         base = loading.load(
-            Path(self.job["base"]["path"]), loading.threads_for(self.job["threads"], spare=True)
+            Path(self.job.base.path), loading.threads_for(self.job.threads, spare=True)
         )
         self.engine = engines.Engine(base)
         self.emit(event="log", line=base.description)
@@ -153,9 +158,9 @@ class _Study:
     # Before training -----------------------------------------------------------------------
 
     def _parent(self) -> Any:
-        if not self.job["parent"]:
+        if not self.job.parent:
             return self.engine.untouched
-        return self._load(self.job["parent"]["version"], Path(self.job["parent"]["path"]))
+        return self._load(self.job.parent.version, Path(self.job.parent.path))
 
     def _load(self, number: int, folder: Path) -> Any:
         """A version as the server will load it: from the bytes on disk."""
@@ -169,16 +174,16 @@ class _Study:
         """The adapter that this cycle trains on; None begins a fresh one."""
         from safetensors.torch import load_file
 
-        if not self.job["parent"] or self.job["fresh"]:
+        if not self.job.parent or self.job.fresh:
             return None
-        return load_file(Path(self.job["parent"]["path"]) / "adapter_model.safetensors")
+        return load_file(Path(self.job.parent.path) / "adapter_model.safetensors")
 
     def _anchors(self) -> Any:
         """Those of earlier cycles and what this one adds; a resumed job keeps to those it began
         with, for what is trained and measured depends on them."""
         from autodidact.training import anchors as module
 
-        known = Path(self.job["anchors"])
+        known = Path(self.job.anchors)
         target = self.staging / "anchors.json"
         if not target.exists():
             have = module.read(json.loads(known.read_text()) if known.exists() else None)
@@ -203,15 +208,15 @@ class _Study:
         adapter = self._parent_tensors()
         if adapter is not None:  # it goes on at its own rank, whatever the setting is by now
             rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
-            weight = plans.kl_weight(self.settings, self.job["rise"])
+            weight = plans.kl_weight(self.settings, self.job.rise)
             recipe = replace(recipe, rank=rank, kl_weight=weight)
             self.emit(event="log", line=f"KL weight {weight:.0f}")
         self.trainer = sft.Trainer(base, recipe, anchors.training, adapter)
         self.weaving = weave(base, anchors.training)
-        tokens = {d["id"]: tokenise(base, _examples(d["examples"])) for d in self.job["documents"]}
+        tokens = {x.document_id: tokenise(base, x.examples) for x in self.job.lessons}
         for number, rows in self._self_written().items():
-            tokens[number] += tokenise(base, _examples(rows))
-        old = weighted(tokenise(base, _examples(self.job["replay"])), self.job["shares"])
+            tokens[number] += tokenise(base, rows)
+        old = weighted(tokenise(base, self.job.replay), self.job.shares)
         plan = self._plan(sft, tokens, old)
         if tokens:
             self._new, self._old = [s for i in plan["documents"] for s in tokens[i]], old
@@ -223,17 +228,17 @@ class _Study:
         )
         return plan
 
-    def _self_written(self) -> dict[int, list[dict[str, Any]]]:
+    def _self_written(self) -> dict[int, list[Example]]:
         """Questions and implications by the base itself, if it is large enough: by document."""
         least = self.settings.self_written_from_billion * 1e9
-        if self.engine.base.parameters < least or not self.job["documents"]:
+        if self.engine.base.parameters < least or not self.job.lessons:
             return {}
         from autodidact.lessons import self_written
 
         kept = self.staging / "self-written.json"
         if not kept.exists():
             self.phase("preparing")
-            chunks = [Chunk(**c) for d in self.job["documents"] for c in d["chunks"]]
+            chunks = [chunk for lesson in self.job.lessons for chunk in lesson.chunks]
             made = self_written.write(
                 self._subject(self.engine.untouched).complete,
                 chunks,
@@ -241,10 +246,10 @@ class _Study:
                 lambda done: self.emit(event="progress", step=done, of=len(chunks)),
             )
             self.emit(event="log", line=f"{len(made)} examples written by the model itself")
-            _write_json(kept, [asdict(example) for example in made])
-        found: dict[int, list[dict[str, Any]]] = {}
-        for row in json.loads(kept.read_text()):
-            found.setdefault(row["document_id"], []).append(row)
+            _write(kept, wire.to_json(made))
+        found: dict[int, list[Example]] = {}
+        for example in wire.from_json(tuple[Example, ...], kept.read_bytes(), kept.name):
+            found.setdefault(example.document_id, []).append(example)
         return found
 
     def _autocast_pays(self) -> bool:
@@ -279,12 +284,12 @@ class _Study:
         trial = endless_batches(everything, old if tokens else [], share, size, 0, self.weaving)
         step_s = sft.seconds_per_step(self.trainer, trial)
         train_s = (self.budget_s - self.elapsed()) * (1 - MEASURE_SHARE)
-        if self.job["kind"] == "forget":
+        if self.job.kind == "forget":
             train_s = max(train_s, plans.relearning_s(a_pass([], 0.0), step_s))
         offered = [i for i in tokens if tokens[i]]
         plan = plans.fit(self.settings, offered, a_pass, share, step_s, train_s)
-        if self.job.get("steps"):
-            plan["steps"] = plan["most_steps"] = int(self.job["steps"])
+        if self.job.steps:
+            plan["steps"] = plan["most_steps"] = self.job.steps
         plan["autocast"] = self.trainer.recipe.autocast
         _write_json(saved, plan)
         return plan
@@ -296,9 +301,9 @@ class _Study:
         if saved.exists():  # a resumed job compares the same questions as before
             kept = json.loads(saved.read_text())
             self.sizes = {"blocks": kept["blocks"], "chats": kept["chats"]}
-            ids = {probe.id: probe for probe in self.probes}
+            ids = {probe.id: probe for probe in self.job.probes}
             return [ids[i] for i in kept["probes"]]
-        pools = plans.pools(self.probes, documents)
+        pools = plans.pools(self.job.probes, documents)
         sample = [p for pool in pools.values() for p in pool][:4]
         if not sample:
             raise TrainingError("no probe could be written for these documents")
@@ -310,11 +315,11 @@ class _Study:
             "blocks": _timed(lambda: subject.nll(anchors.blocks[:4]), 4),
             "chats": _timed(lambda: _chat(subject, anchors.prompts[:8]), 8) * 0.6,
         }
-        known = self.job["known"]
+        known = self.job.known
         arms = 1 + sum(arm not in known for arm in ("base", "parent"))
         limits, blocks, chats = plans.sizes(
             {split: len(pool) for split, pool in pools.items()},
-            self.job["limits"],
+            self.job.limits,
             seconds,
             MEASURE_SHARE * self.budget_s,
             arms,
@@ -379,7 +384,7 @@ class _Study:
 
     def _save_adapter(self) -> None:
         """As a whole: once the folder stands, training is over, whatever happens after."""
-        self.trainer.export(self.staging / "trained.new", self.job["base"]["name"])
+        self.trainer.export(self.staging / "trained.new", self.job.base.name)
         os.rename(self.staging / "trained.new", self.staging / "trained")
 
     # After training ------------------------------------------------------------------------
@@ -390,7 +395,7 @@ class _Study:
         for step in STEPS:
             folder = self._at(step)
             try:
-                version = self._load(self.job["cycle"], folder)
+                version = self._load(self.job.cycle, folder)
             except CheckpointError as error:
                 self.emit(event="unsound", reason=str(error))
                 raise TrainingError(f"the trained adapter does not load: {error}") from error
@@ -427,8 +432,8 @@ class _Study:
         from autodidact.evaluation import judge
 
         verdict = judge.verdict(self.job, self.arms, self.arms["candidate"])
-        rules = {reason.partition(":")[0] for reason in verdict.reasons}
-        mended = {"general", "chat"} if self.job["fresh"] else {"general", "kept", "chat"}
+        rules = set(verdict.rules)
+        mended = {"general", "chat"} if self.job.fresh else {"general", "kept", "chat"}
         return bool(rules) and rules <= mended
 
     def _examine(
@@ -456,12 +461,12 @@ class _Study:
         self.emit(event="measured", arm=arm, step=step, **result)
 
     def _known(self, arm: str) -> tuple[list[float], list[bool]]:
-        if arm == "parent" and not self.job["parent"]:
+        if arm == "parent" and not self.job.parent:
             base = self.arms["base"]
             return list(base["general"]), list(base["chat"])
-        known = self.job["known"].get(arm, {"general": [], "chat": []})
+        known = self.job.known.get(arm, Known())
         sizes = self.sizes
-        return known["general"][: sizes["blocks"]], known["chat"][: sizes["chats"]]
+        return list(known.general[: sizes["blocks"]]), list(known.chat[: sizes["chats"]])
 
     def _subject(self, version: Any) -> Any:
         from autodidact.engine.examinee import Examinee
@@ -488,23 +493,13 @@ def _timed(work: Callable[[], object], count: int) -> float:
 
 
 def _write_json(path: Path, value: Any) -> None:
+    _write(path, json.dumps(value))
+
+
+def _write(path: Path, text: str) -> None:
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(value))
+    fresh.write_text(text)
     os.replace(fresh, path)
-
-
-def _examples(rows: Sequence[dict[str, Any]]) -> list[Example]:
-    return [
-        Example(
-            row["kind"],
-            row["chunk_id"],
-            row["document_id"],
-            tuple(Message(**message) for message in row["messages"]),
-            row["text"],
-            row["fact"],
-        )
-        for row in rows
-    ]
 
 
 if __name__ == "__main__":

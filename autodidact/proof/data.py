@@ -64,7 +64,7 @@ def read_articles(path: Path) -> list[Article]:
         document = Document("prove", f"{path.name}:{number}", title, text, "", "", "")
         curated = curation.curate(document)
         if isinstance(curated, Verdict):
-            raise SourceError(f"{where}: {'; '.join(curated.reasons)}")
+            raise SourceError(f"{where}: {'; '.join(curated.lines)}")
         articles.append(Article(len(articles) + 1, title, curated))
     if not articles:
         raise SourceError(f"{path}: no documents in it")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from autodidact import checkpoints
@@ -14,17 +15,16 @@ from autodidact.evaluation.gate import Arm
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
 from autodidact.store.ledger import StoredDocument
-from autodidact.types.cycle import Study, Verdict
+from autodidact.types.cycle import Job, Reason, Study, Verdict, lines, reasons_from_json
 from autodidact.types.documents import Findings, Probe
 
 Report = dict[str, Any]
 
 
 def build(
-    job: Mapping[str, Any],
+    job: Job,
     study: Study,
     looks: Sequence[tuple[float, Verdict]],
-    probes: Sequence[Probe],
     arms: Mapping[str, Arm],
     documents: Sequence[StoredDocument],
     findings: Sequence[Findings],
@@ -33,21 +33,21 @@ def build(
     """All but the state, which is known only once it is published or not. The last look counts."""
     step, verdict = looks[-1]
     titles = {stored.id: stored.document.title for stored in documents}
-    metrics = {k: v for k, v in verdict.metrics.items() if k != "taught"}
+    metrics = {k: v for k, v in _metrics(verdict).items() if k != "taught"}
     return {
-        "cycle": job["cycle"],
-        "kind": job["kind"],
+        "cycle": job.cycle,
+        "kind": job.kind,
         "ok": verdict.ok,
-        "version": job["cycle"],
-        "parent": (job["parent"] or {}).get("version"),
-        "base": {key: job["base"][key] for key in ("name", "revision", "sha256")},
+        "version": job.cycle,
+        "parent": job.parent.version if job.parent else None,
+        "base": about_base(job),
         "learned": verdict.metrics.get("taught"),
         **metrics,
-        "kept": gate.counts(probes, arms["parent"], arms["candidate"], "kept"),
-        "forgotten": _forgotten(probes, arms),
+        "kept": gate.counts(job.probes, arms["parent"], arms["candidate"], "kept"),
+        "forgotten": _forgotten(job.probes, arms),
         "lambda": step,
         "looks": [
-            {"lambda": length, "ok": v.ok, "reasons": list(v.reasons), "metrics": v.metrics}
+            {"lambda": length, "ok": v.ok, "reasons": plain(v.reasons), "metrics": _metrics(v)}
             for length, v in looks
         ],
         "documents": [
@@ -57,30 +57,55 @@ def build(
         "exposures": study.done["exposures"],
         "steps": study.done["steps"],
         "replay": study.done["replay"],
-        "frozen_at": job["frozen_at"],
+        "frozen_at": job.frozen_at,
         "first_step_at": study.done["first_step_at"],
-        "reasons": list(verdict.reasons),
-        "seconds": round(seconds + job["spent_s"]),
+        "reasons": plain(verdict.reasons),
+        "seconds": round(seconds + job.spent_s),
         "probes": [
             _asked(p, titles.get(p.document_id, ""), arms)
-            for p in probes
+            for p in job.probes
             if p.id in arms["candidate"].probes and p.split != "forgotten"
         ],
     }
 
 
-def no_better(job: Mapping[str, Any], verdict: Verdict) -> tuple[str, ...]:
+def about_base(job: Job) -> dict[str, str]:
+    """The base as reports and manifests name it."""
+    return {
+        "name": job.base.name,
+        "revision": job.base.revision,
+        "sha256": job.base.sha256,
+    }
+
+
+def no_better(job: Job, verdict: Verdict) -> tuple[Reason, ...]:
     """Why a consolidation that the gate would pass is not adopted: it must be better than the
     adapter that has grown, in general text or in what is kept."""
-    if job["kind"] != "consolidate" or not verdict.ok:
+    if job.kind != "consolidate" or not verdict.ok:
         return ()
-    rules = {(r["rule"], r["against"]): r["value"] for r in verdict.metrics["rules"]}
-    changes = [rules.get(key) for key in (("general", "parent"), ("kept", "parent"))]
+    found = {(r.rule, r.against): r.value for r in verdict.results}
+    changes = [found.get(key) for key in (("general", "parent"), ("kept", "parent"))]
     if any(change is not None and change < 0 for change in changes):
         return ()
-    return (
-        "consolidation: no better than the running adapter in general text and in what is kept",
-    )
+    why = "no better than the running adapter in general text and in what is kept"
+    return (Reason("consolidation", why),)
+
+
+def plain(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+    """Reasons as a report stores them."""
+    return [asdict(reason) for reason in reasons]
+
+
+def spoken(report: Report) -> Report:
+    """A report for people to read of, without its questions: every reason is one text."""
+    told = {key: value for key, value in report.items() if key != "probes"}
+    told["reasons"] = list(lines(reasons_from_json(report.get("reasons"))))
+    if "looks" in report:
+        told["looks"] = [
+            {**look, "reasons": list(lines(reasons_from_json(look["reasons"])))}
+            for look in report["looks"]
+        ]
+    return told
 
 
 def line(report: Report) -> str:
@@ -103,8 +128,15 @@ def line(report: Report) -> str:
     if report["state"] == "published":
         parts.append(f"published {checkpoints.name(report['cycle'])}")
     else:
-        parts.append(f"{report['state']}: {'; '.join(report['reasons'])}")
+        parts.append(f"{report['state']}: {'; '.join(lines(reasons_from_json(report['reasons'])))}")
     return " · ".join([*parts, f"{report['seconds']} s"])
+
+
+def _metrics(verdict: Verdict) -> dict[str, Any]:
+    """What the gate saw, as JSON; nothing where it saw nothing."""
+    if not verdict.metrics:
+        return {}
+    return {**verdict.metrics, "rules": [asdict(result) for result in verdict.results]}
 
 
 def _asked(probe: Probe, title: str, arms: Mapping[str, Arm]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from autodidact.types.cycle import Reason, lines, reasons_from_json
+from autodidact.types.cycle import failed as rules_of
+
 Row = Mapping[str, Any]
 
 LEVEL = 0.95
@@ -72,7 +75,7 @@ def brief(row: Row, *, withdrawn: bool = False, said: Row | None = None) -> dict
     `said`: the learner's status, for a cycle that still runs."""
     report = _dict(row.get("report"))
     state = str(row.get("state") or report.get("state") or "running")
-    reasons = [str(reason) for reason in _list(row.get("reasons") or report.get("reasons"))]
+    reasons = row.get("reasons") or reasons_from_json(report.get("reasons"))
     failed = _failed(report, state, reasons)
     made: dict[str, Any] = {
         "cycle": row["n"],
@@ -82,14 +85,14 @@ def brief(row: Row, *, withdrawn: bool = False, said: Row | None = None) -> dict
         "claim": _claim(row, state, withdrawn, said),
         "parent": row.get("parent"),
         "withdrawn": withdrawn,
-        "reasons": reasons,
+        "reasons": list(lines(reasons)),
         "failed": failed,
         "taught": len(_list(report.get("documents")) or _list(row.get("documents"))),
         "measures": [_measure(report, name, title, what, failed) for name, title, what in MEASURES],
         "ended_at": row.get("ended_at"),
         "seconds": report.get("seconds"),
     }
-    made["verdict"] = _verdict(made, report)
+    made["verdict"] = _verdict(made, report, reasons)
     cleaned: dict[str, Any] = _finite(made)
     return cleaned
 
@@ -108,9 +111,9 @@ def _claim(row: Row, state: str, withdrawn: bool, said: Row | None) -> str:
     return "studying" if row.get("documents") else "read"
 
 
-def _verdict(made: Row, report: Row) -> str:
+def _verdict(made: Row, report: Row, reasons: Sequence[Reason]) -> str:
     """What came of the cycle, in one or two sentences."""
-    reason = made["reasons"][0] if made["reasons"] else ""
+    reason = reasons[0].line if reasons else ""
     if made["state"] == "running":
         return {
             "read": "Its documents are read; questions on them are being made.",
@@ -126,7 +129,7 @@ def _verdict(made: Row, report: Row) -> str:
         why = "; ".join(_WHY[name] for name in made["failed"] if name in _WHY) or reason
         stays = f"Checkpoint {made['parent']}" if made["parent"] else "The base"
         if made["failed"] == ["sound"]:
-            why = f"{why} ({reason.removeprefix('sound: ')})"
+            why = f"{why} ({reasons[0].text if reasons else ''})"
         would = _passed(report, "It would pass")
         return f"Not published: {why}. {stays} goes on answering. {would}".strip()
     what = "Failed, nothing published" if made["state"] == "failed" else "Not finished"
@@ -153,12 +156,12 @@ def _rest(made: Row) -> str:
     return f" It {' and '.join(parts)}." if parts else ""
 
 
-def _failed(report: Row, state: str, reasons: Sequence[str]) -> list[str]:
+def _failed(report: Row, state: str, reasons: Sequence[Reason]) -> list[str]:
     """The tests that failed, by name; older reports name them only in their reasons."""
     if state != "rejected":
         return []
     named = [str(name) for name in _list(report.get("failed"))]
-    named = named or [reason.partition(":")[0] for reason in reasons]
+    named = named or list(rules_of(reasons))
     return [name for name in dict.fromkeys(named) if name in _WHY]
 
 
@@ -208,7 +211,11 @@ def _of(count: int | None) -> str:
 def _looks(report: Row) -> list[dict[str, Any]]:
     """Every step size that was tried: λ, whether it passed, and why not."""
     return [
-        {"lambda": look.get("lambda"), "ok": look.get("ok"), "reasons": _list(look.get("reasons"))}
+        {
+            "lambda": look.get("lambda"),
+            "ok": look.get("ok"),
+            "reasons": list(lines(reasons_from_json(look.get("reasons")))),
+        }
         for look in _list(report.get("looks"))
     ]
 

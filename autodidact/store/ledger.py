@@ -26,6 +26,7 @@ import sqlite_utils
 
 from autodidact.store import material, scrub
 from autodidact.store.connection import Connections
+from autodidact.types.cycle import Reason, failed, reasons_from_json
 from autodidact.types.documents import Document, Probe
 
 CycleState = Literal["running", "published", "rejected", "failed", "interrupted"]
@@ -381,7 +382,7 @@ class LearnerStore:
             db.table("results").insert_all(rows, pk=("cycle", "probe_id", "arm"), replace=True)
 
     def finish_cycle(
-        self, cycle: int, state: CycleState, reasons: Sequence[str], report: dict[str, Any]
+        self, cycle: int, state: CycleState, reasons: Sequence[Reason], report: dict[str, Any]
     ) -> None:
         """Close a cycle and move its documents: published → learned, else back to the queue."""
         with self._db.write() as db:
@@ -390,20 +391,21 @@ class LearnerStore:
                 {
                     "state": state,
                     "ended_at": time.time(),
-                    "reasons": json.dumps(list(reasons)),
+                    "reasons": json.dumps([asdict(reason) for reason in reasons]),
                     "report": json.dumps(report),
                 },
             )
             _move_documents(db, cycle, state)
 
     def cycle(self, n: int) -> dict[str, Any] | None:
-        """One cycle with its report, or None."""
+        """One cycle with its report, its `reasons` as `Reason`; or None."""
         rows = list(self._db.read().table("cycles").rows_where("n = ?", [n]))
         if not rows:
             return None
         row = dict(rows[0])
         for key, empty in (("documents", []), ("reasons", []), ("report", {}), ("settings", {})):
             row[key] = json.loads(row[key]) if row[key] else empty
+        row["reasons"] = reasons_from_json(row["reasons"])
         return row
 
     def cycles(self, limit: int = 20) -> list[dict[str, Any]]:
@@ -464,7 +466,7 @@ class LearnerStore:
             "SELECT kind, state, reasons FROM cycles WHERE state IN ('published', 'rejected') "
             "ORDER BY n DESC LIMIT 20"
         ):
-            rules = {str(r).partition(":")[0] for r in json.loads(row["reasons"] or "[]")}
+            rules = set(failed(reasons_from_json(json.loads(row["reasons"] or "[]"))))
             refused = row["kind"] == "learn" and row["state"] == "rejected"
             if not refused or not rules & {"general", "kept", "chat"}:
                 break

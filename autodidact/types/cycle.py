@@ -2,17 +2,184 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from autodidact.types.documents import Chunk, Example, Probe, Split
+
+CHANCE = 0.05
+"""How often all bounds of a cycle together may err, one-sided."""
+Kind = Literal["learn", "consolidate", "forget"]
+RULES = ("sound", "learned", "general", "kept", "chat", "consolidation")
+"""Every rule that can refuse a candidate, by its name."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something was refused: the rule that did it, "" where none did, and the words."""
+
+    rule: str
+    text: str
+
+    @property
+    def line(self) -> str:
+        return f"{self.rule}: {self.text}" if self.rule else self.text
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule of the gate found against one version. Figures that are not finite, or that
+    there are none of, are None; `unit` is that of all of them (nat or share)."""
+
+    rule: str
+    against: str
+    ok: bool
+    value: float | None
+    lower: float | None
+    upper: float | None
+    limit: float
+    before: float | None
+    now: float | None
+    n: int
+    unit: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's decision. `reasons` says why not (empty when ok); `metrics` is what it saw."""
+    """A decision. `reasons` says why not (empty when ok); `results` is what each rule of the gate
+    found, `metrics` what else it saw, as JSON."""
 
     ok: bool
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     metrics: dict[str, Any] = field(default_factory=dict)
+    results: tuple[RuleResult, ...] = ()
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Names of the rules that failed, each once."""
+        return failed(self.reasons)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return lines(self.reasons)
+
+
+def failed(reasons: Iterable[Reason]) -> tuple[str, ...]:
+    """The rules that these reasons name, each once."""
+    return tuple(dict.fromkeys(reason.rule for reason in reasons if reason.rule))
+
+
+def lines(reasons: Iterable[Reason]) -> tuple[str, ...]:
+    """The reasons as people read them."""
+    return tuple(reason.line for reason in reasons)
+
+
+def reasons_from_json(stored: object) -> tuple[Reason, ...]:
+    """Reasons as they are stored: a list of `{"rule", "text"}`. Versions before this one wrote each
+    as one text, "rule: text" where a rule refused; those are read here too, and only here."""
+    found = []
+    for entry in stored if isinstance(stored, list) else ():
+        if isinstance(entry, dict):
+            found.append(Reason(str(entry.get("rule", "")), str(entry.get("text", ""))))
+            continue
+        rule, colon, text = str(entry).partition(": ")
+        known = colon and rule in RULES
+        found.append(Reason(rule, text) if known else Reason("", str(entry)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may cost, in nats a token and in shares of chat prompts, and at how many
+    step sizes of a cycle the gate may look."""
+
+    general_limit: float
+    general_step: float
+    kept_limit: float
+    kept_step: float
+    chat_limit: float
+    chat_step: float
+    looks: int = 3
+
+    @property
+    def level(self) -> float:
+        """Of each one-sided bound (Bonferroni)."""
+        assert self.looks >= 1
+        return 1 - CHANCE / self.looks
+
+
+@dataclass(frozen=True)
+class JobBase:
+    """The base model of a job, and where it lies."""
+
+    name: str
+    path: str
+    sha256: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The version that a job goes on from, and its folder."""
+
+    version: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A document that is offered to learn. `chunks` are for a model that writes of its own."""
+
+    document_id: int
+    chunks: tuple[Chunk, ...]
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """General text and chats of one version, as a cycle before measured them."""
+
+    general: tuple[float, ...] = ()
+    chat: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a study process needs. `replay` are examples of earlier facts, `shares` how often
+    each fact is due; `when_learned` is the log-probability of each earlier answer then; `limits`
+    how many probes of a split are asked; `known` is by arm ("base", "parent"); `rise` is what the
+    parent has drifted. `training` are the settings of that name; `anchors` a file that may not be
+    there yet. `steps` fixes what time sets otherwise."""
+
+    cycle: int
+    kind: Kind
+    minutes: float
+    spent_s: float
+    frozen_at: float
+    base: JobBase
+    parent: Parent | None
+    fresh: bool
+    lessons: tuple[Lesson, ...]
+    replay: tuple[Example, ...]
+    shares: dict[str, float]
+    forgets: tuple[int, ...]
+    probes: tuple[Probe, ...]
+    when_learned: dict[str, float]
+    limits: dict[Split, int]
+    gate: Limits
+    training: dict[str, Any]
+    known: dict[str, Known]
+    rise: float
+    anchors: str
+    threads: int
+    steps: int | None = None
+
+    @property
+    def parent_version(self) -> int:
+        """0 is the untouched base."""
+        return self.parent.version if self.parent else 0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +184,11 @@ class Bench:
         verdict = gate.decide(
             probes, base, parent, candidate, self.limits, self.when_learned, learn=learn
         )
-        failed = [reason.partition(":")[0] for reason in verdict.reasons]
+        failed = [reason.rule for reason in verdict.reasons]
         counts = verdict.metrics["taught"]
         return {
             "arm": arm, "number": number, "ok": verdict.ok, "failed": failed,
-            "rules": verdict.metrics["rules"], "taught": counts,
+            "rules": [asdict(result) for result in verdict.results], "taught": counts,
             "probes": [
                 {"split": p.split, "document": p.document_id, "id": p.id,
                  "rise": candidate.probes[p.id].margin - parent.probes[p.id].margin}
@@ -329,7 +329,7 @@ def permuted(rows: Sequence[dict[str, Any]], count: int) -> Iterator[bool]:
         verdict = gate.decide(
             probes, NOTHING, gate.Arm(before, (), ()), gate.Arm(after, (), ()), limits
         )
-        yield not any(reason.startswith("learned") for reason in verdict.reasons)
+        yield "learned" not in verdict.rules
 
 
 def rate(passed: Sequence[bool]) -> str:

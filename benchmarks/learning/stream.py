@@ -42,6 +42,7 @@ from autodidact import checkpoints  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.training import anchors  # noqa: E402
+from autodidact.types.cycle import lines  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
 from benchmarks.learning.world_recall import (  # noqa: E402
     MODEL,
@@ -147,7 +148,7 @@ def _row(cycle: Row) -> Row:
         "documents": cycle["documents"],
         "learned": report.get("learned"),
         "exposures": report.get("exposures"),
-        "reasons": cycle["reasons"],
+        "reasons": list(lines(cycle["reasons"])),
         "acquired": {},
     }
 

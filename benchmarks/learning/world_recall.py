@@ -44,6 +44,7 @@ from autodidact.evaluation.recall import ProbeResult  # noqa: E402
 from autodidact.evaluation.statistics import wilson  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
+from autodidact.types.cycle import lines  # noqa: E402
 from autodidact.types.documents import Probe  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
 
@@ -274,7 +275,8 @@ def run(args: argparse.Namespace, minutes: float, home: Path) -> Iterator[Row]:
             "cycle_minutes": minutes, "cycle": cycle["n"], "state": cycle["state"],
             "exposures": report.get("exposures"), "steps": report.get("steps"),
             "documents_learned": len(cycle["documents"]) * (cycle["state"] == "published"),
-            "seconds": report.get("seconds"), "reasons": cycle["reasons"], "exit_code": code,
+            "seconds": report.get("seconds"), "reasons": list(lines(cycle["reasons"])),
+            "exit_code": code,
         }  # fmt: skip
         serves = checkpoints.current(home)
         rows = measured(home, args.model, documents) if serves else of_ledger(home, cycle["n"])

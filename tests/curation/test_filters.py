@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from autodidact import curation
 from autodidact.curation.length import Length, LengthSettings
 from autodidact.settings import tree
-from autodidact.types.cycle import Verdict
+from autodidact.types.cycle import Reason, Verdict
 from autodidact.types.documents import Document
 from tests.workplace import document
 
@@ -54,7 +54,7 @@ def test_a_changed_text_is_normalised_and_hashed_anew() -> None:
 def test_the_first_refusal_counts() -> None:
     first, last = Played(reason="dull"), Played(reason="long")
     verdict = curation.curate(document("Title", WORDS), [Played("kept"), first, last])
-    assert verdict == Verdict(False, ("notes/Title.md: dull",))
+    assert verdict == Verdict(False, (Reason("", "notes/Title.md: dull"),))
     assert first.asked[0].text == "kept"
     assert not last.asked
 
@@ -65,6 +65,8 @@ def test_without_filters_every_document_is_taken() -> None:
 
 def test_the_least_length_can_be_set() -> None:
     verdict = curation.curate(document("Title", WORDS), [Length(LengthSettings(min_words=31))])
-    assert verdict == Verdict(False, ("notes/Title.md: 30 words, at least 31 are needed",))
+    assert verdict == Verdict(
+        False, (Reason("", "notes/Title.md: 30 words, at least 31 are needed"),)
+    )
     with pytest.raises(ValidationError):
         LengthSettings(min_words=0)

@@ -82,8 +82,8 @@ def test_a_document_with_few_words_is_refused_with_a_reason(text: str) -> None:
     verdict = curation.curate(document("Short", text))
     assert isinstance(verdict, Verdict)
     assert not verdict.ok
-    assert "notes/Short.md" in verdict.reasons[0]
-    assert f"at least {length.MIN_WORDS}" in verdict.reasons[0]
+    assert "notes/Short.md" in verdict.lines[0]
+    assert f"at least {length.MIN_WORDS}" in verdict.lines[0]
 
 
 @pytest.mark.parametrize("title", ["", "  ", "\u200b", "\ud800"])

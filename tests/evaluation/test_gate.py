@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy import stats
 from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm, Limits
 from autodidact.evaluation.recall import ProbeResult
-from autodidact.types.cycle import Verdict
+from autodidact.types.cycle import Reason, RuleResult, Verdict
 from autodidact.types.documents import Probe
 
 Figures = Mapping[str, float]
@@ -82,19 +82,18 @@ def decide(
     )
 
 
-def rule(verdict: Verdict, name: str, against: str) -> dict[str, Any]:
-    [found] = [r for r in verdict.metrics["rules"] if (r["rule"], r["against"]) == (name, against)]
-    assert isinstance(found, dict)
+def rule(verdict: Verdict, name: str, against: str) -> RuleResult:
+    [found] = [r for r in verdict.results if (r.rule, r.against) == (name, against)]
     return found
 
 
 def refused_by(verdict: Verdict, *tests: str) -> None:
     """Exactly these tests failed, each with one line that begins with its rule."""
     assert not verdict.ok
-    failed = [f"{r['rule']}/{r['against']}" for r in verdict.metrics["rules"] if not r["ok"]]
+    failed = [f"{r.rule}/{r.against}" for r in verdict.results if not r.ok]
     assert failed == list(tests)
-    assert [r.partition(":")[0] for r in verdict.reasons] == [t.partition("/")[0] for t in tests]
-    assert not any("\n" in reason for reason in verdict.reasons)
+    assert [r.rule for r in verdict.reasons] == [t.partition("/")[0] for t in tests]
+    assert not any("\n" in line for line in verdict.lines)
 
 
 def shifted(figures: Figures, by: float) -> dict[str, float]:
@@ -115,7 +114,7 @@ def lost(count: int, won: int = 0) -> list[bool]:
 def test_a_candidate_that_learned_and_forgot_nothing_passes() -> None:
     verdict = decide()
     assert (verdict.ok, verdict.reasons) == (True, ())
-    assert [(r["rule"], r["against"]) for r in verdict.metrics["rules"]] == [
+    assert [(r.rule, r.against) for r in verdict.results] == [
         ("learned", "control"),
         ("general", "base"),
         ("general", "parent"),
@@ -132,15 +131,15 @@ def test_every_rule_tells_its_figures_in_a_line() -> None:
         "rule", "against", "ok", "value", "lower", "upper", "limit", "before", "now", "n", "unit",
         "text",
     }  # fmt: skip
-    for found in decide().metrics["rules"]:
-        assert found.keys() == keys
-        assert found["text"]
-        assert "\n" not in found["text"]
+    for found in decide().results:
+        assert asdict(found).keys() == keys
+        assert found.text
+        assert "\n" not in found.text
 
 
 def test_one_that_is_not_sound_is_rejected_whatever_it_learned() -> None:
     verdict = decide(sound="the loss is not finite")
-    assert verdict == Verdict(False, ("sound: the loss is not finite",))
+    assert verdict == Verdict(False, (Reason("sound", "the loss is not finite"),))
 
 
 def test_all_reasons_are_told() -> None:
@@ -173,7 +172,7 @@ def test_the_effect_is_a_difference_of_differences() -> None:
     )
     assert verdict.metrics["margin"]["value"] == pytest.approx(2.0 - 0.2)
     assert verdict.metrics["margin"]["n"] == 3
-    assert rule(verdict, "learned", "control")["now"] == 2.0
+    assert rule(verdict, "learned", "control").now == 2.0
 
 
 def test_a_rise_that_the_parent_had_already_does_not_count() -> None:
@@ -207,13 +206,13 @@ def test_what_one_document_taught_is_not_learning_from_all() -> None:
 def test_without_a_taught_probe_nothing_was_learned() -> None:
     verdict = decide({})
     refused_by(verdict, "learned/control")
-    assert verdict.reasons[0].startswith("learned: no probe")
+    assert verdict.lines[0].startswith("learned: no probe")
 
 
 def test_a_single_probe_is_too_few() -> None:
     verdict = decide({"d1-a": 9.0})
     refused_by(verdict, "learned/control")
-    assert verdict.reasons[0].startswith("learned: too few probes")
+    assert verdict.lines[0].startswith("learned: too few probes")
     assert verdict.metrics["margin"]["stderr"] is None
 
 
@@ -221,14 +220,14 @@ def test_without_control_probes_the_rise_is_compared_with_zero_and_it_says_so() 
     verdict = decide(TAUGHT, {})
     assert verdict.ok
     found = rule(verdict, "learned", "control")
-    assert found["value"] == pytest.approx(sum(TAUGHT.values()) / 6)
-    assert "compared with zero" in found["text"]
+    assert found.value == pytest.approx(sum(TAUGHT.values()) / 6)
+    assert "compared with zero" in found.text
 
 
 def test_a_cycle_without_anything_new_need_not_have_learned() -> None:
     verdict = decide({}, learn=False)
     assert verdict.ok
-    assert "learned" not in {r["rule"] for r in verdict.metrics["rules"]}
+    assert "learned" not in {r.rule for r in verdict.results}
     refused_by(decide({}, learn=False, chat=lost(40)), "chat/base", "chat/parent")
 
 
@@ -251,9 +250,9 @@ def test_the_upper_bound_over_the_base_counts_and_not_the_mean() -> None:
     verdict = decide(general=[b + r for b, r in zip(BLOCKS, rises, strict=True)])
     refused_by(verdict, "general/base")
     found = rule(verdict, "general", "base")
-    assert found["value"] == pytest.approx(0.009)
-    assert found["upper"] > 0.02
-    assert "+0.009 nat over the base, upper bound +0.02" in verdict.reasons[0]
+    assert found.value == pytest.approx(0.009)
+    assert found.upper > 0.02
+    assert "+0.009 nat over the base, upper bound +0.02" in verdict.lines[0]
 
 
 def test_drift_is_measured_from_the_base_and_not_from_the_parent() -> None:
@@ -261,7 +260,7 @@ def test_drift_is_measured_from_the_base_and_not_from_the_parent() -> None:
     parent = {"general": [b + 0.018 for b in BLOCKS]}
     verdict = decide(general=[b + 0.024 for b in BLOCKS], parent=parent)
     refused_by(verdict, "general/base")
-    assert rule(verdict, "general", "parent")["value"] == pytest.approx(0.006)
+    assert rule(verdict, "general", "parent").value == pytest.approx(0.006)
 
 
 def test_a_large_step_is_refused_while_the_base_is_still_near() -> None:
@@ -279,11 +278,11 @@ def test_the_old_figures_of_general_text_are_still_told() -> None:
 def test_one_block_is_too_few_to_show_an_upper_bound() -> None:
     verdict = decide(general=[3.0], parent={"general": [3.0]})
     refused_by(verdict, "general/base")
-    assert "1 blocks measured, 200 of the base" in verdict.reasons[0]
+    assert "1 blocks measured, 200 of the base" in verdict.lines[0]
     arm = Arm(results({**TAUGHT}), [3.0], [])
     alone = gate.decide([], arm, arm, arm, LIMITS, learn=False)
     refused_by(alone, "general/base")
-    assert "too few" in alone.reasons[0]
+    assert "too few" in alone.lines[0]
 
 
 def test_what_was_never_measured_is_left_out() -> None:
@@ -291,7 +290,7 @@ def test_what_was_never_measured_is_left_out() -> None:
     before, now = (Arm(results(m), [], []) for m in (dict.fromkeys(TAUGHT, 0.0), TAUGHT))
     verdict = gate.decide(probes, before, before, now, LIMITS)
     assert verdict.ok
-    assert [r["rule"] for r in verdict.metrics["rules"]] == ["learned"]
+    assert [r.rule for r in verdict.results] == ["learned"]
     json.dumps(verdict.metrics, allow_nan=False)
 
 
@@ -312,8 +311,8 @@ def test_slow_fading_adds_up_since_the_day_of_learning() -> None:
     when_learned = shifted(KEPT, 0.2)
     verdict = decide(kept=shifted(KEPT, -0.01), when_learned=when_learned)
     refused_by(verdict, "kept/learned")
-    assert rule(verdict, "kept", "learned")["value"] == pytest.approx(0.21)
-    assert rule(verdict, "kept", "parent")["value"] == pytest.approx(0.01)
+    assert rule(verdict, "kept", "learned").value == pytest.approx(0.21)
+    assert rule(verdict, "kept", "parent").value == pytest.approx(0.01)
 
 
 def test_a_fall_from_the_parent_that_chance_does_not_explain_is_refused() -> None:
@@ -328,20 +327,20 @@ def test_a_fall_from_the_parent_within_chance_is_let_through() -> None:
     verdict = decide(kept=kept)
     assert verdict.ok
     found = rule(verdict, "kept", "parent")
-    assert (found["value"] > 0.05, found["lower"] < 0) == (True, True)
+    assert (found.value > 0.05, found.lower < 0) == (True, True)
 
 
 def test_a_sure_but_small_fall_from_the_parent_is_let_through() -> None:
     verdict = decide(kept=shifted(KEPT, -0.04))
     assert verdict.ok
-    assert rule(verdict, "kept", "parent")["lower"] > 0
+    assert rule(verdict, "kept", "parent").lower > 0
 
 
 def test_probes_without_a_day_of_learning_are_compared_with_the_parent_alone() -> None:
     verdict = decide(when_learned={})
     assert verdict.ok
-    assert rule(verdict, "kept", "parent")["n"] == 20
-    assert ("kept", "learned") not in {(r["rule"], r["against"]) for r in verdict.metrics["rules"]}
+    assert rule(verdict, "kept", "parent").n == 20
+    assert ("kept", "learned") not in {(r.rule, r.against) for r in verdict.results}
 
 
 def test_without_probes_of_the_parent_what_is_kept_is_compared_with_the_day_of_learning() -> None:
@@ -351,7 +350,7 @@ def test_without_probes_of_the_parent_what_is_kept_is_compared_with_the_day_of_l
     for by, ok in ((-0.14, True), (-0.16, False)):
         now = Arm(results(dict.fromkeys(KEPT, 0.0), shifted(KEPT, by)), BLOCKS, CHATS)
         verdict = gate.decide(probes, base, base, now, LIMITS, KEPT, learn=False)
-        assert rule(verdict, "kept", "learned")["ok"] == verdict.ok == ok
+        assert rule(verdict, "kept", "learned").ok == verdict.ok == ok
 
 
 # Chat -------------------------------------------------------------------------------------------
@@ -367,7 +366,7 @@ def test_a_clear_loss_against_the_parent_is_refused() -> None:
     """Seven lost and none won of 300: 2.3 points, p = 1/128."""
     verdict = decide(chat=lost(7))
     refused_by(verdict, "chat/parent")
-    assert verdict.reasons[0].endswith("p 0.008")
+    assert verdict.lines[0].endswith("p 0.008")
     assert decide(chat=lost(6)).ok, "2 points are the limit"
 
 
@@ -375,7 +374,7 @@ def test_a_loss_within_chance_is_let_through() -> None:
     """17 lost and 10 won: 2.3 points, P(X ≥ 17 of 27) = .124."""
     verdict = decide(chat=lost(17, won=10))
     assert verdict.ok
-    assert rule(verdict, "chat", "parent")["text"].endswith("p 0.124")
+    assert rule(verdict, "chat", "parent").text.endswith("p 0.124")
 
 
 def test_with_few_prompts_the_base_limits_by_single_replies_and_the_parent_cannot() -> None:
@@ -383,7 +382,7 @@ def test_with_few_prompts_the_base_limits_by_single_replies_and_the_parent_canno
     verdict = gate.decide([], few, few, Arm({}, [], [False] + [True] * 9), LIMITS, learn=False)
     refused_by(verdict, "chat/base")
     four = gate.decide([], few, few, Arm({}, [], [False] * 4 + [True] * 6), LIMITS, learn=False)
-    assert rule(four, "chat", "parent")["ok"]
+    assert rule(four, "chat", "parent").ok
 
 
 def test_chats_are_counted_by_arm() -> None:
@@ -457,8 +456,8 @@ def test_what_is_not_a_number_never_passes(where: str, what: str, name: str, odd
         arms[where] = replace(arms[where], probes=rows)
     verdict = gate.decide(probes, *arms.values(), LIMITS, then)  # type: ignore[arg-type]
     assert not verdict.ok
-    assert verdict.reasons[0].startswith("sound: ")
-    assert str(odd) in verdict.reasons[0]
+    assert verdict.lines[0].startswith("sound: ")
+    assert str(odd) in verdict.lines[0]
     json.dumps(verdict.metrics, allow_nan=False)
 
 
@@ -551,9 +550,9 @@ def test_a_uniform_shift_of_the_nll_is_the_rise_and_its_bounds(by: float) -> Non
     for against in ("base", "parent"):
         found = rule(verdict, "general", against)
         for figure in ("value", "lower", "upper"):
-            assert found[figure] == pytest.approx(by, abs=1e-9)
-    assert rule(verdict, "general", "base")["ok"] == (by < 0.02)
-    assert rule(verdict, "general", "parent")["ok"] == (by < 0.01)
+            assert getattr(found, figure) == pytest.approx(by, abs=1e-9)
+    assert rule(verdict, "general", "base").ok == (by < 0.02)
+    assert rule(verdict, "general", "parent").ok == (by < 0.01)
 
 
 @settings(deadline=None, max_examples=40)
@@ -594,7 +593,7 @@ def test_learning_more_never_makes_it_fail(rises: Figures, more: float) -> None:
 def test_a_verdict_has_a_reason_or_is_ok_and_is_json(taught: Figures, control: Figures) -> None:
     verdict = decide(taught, negative(control))
     assert verdict.ok == (not verdict.reasons)
-    assert verdict.ok == all(r["ok"] for r in verdict.metrics["rules"])
+    assert verdict.ok == all(r.ok for r in verdict.results)
     json.dumps(verdict.metrics, allow_nan=False)
 
 
@@ -618,10 +617,10 @@ def test_knowing_which_answers_belong_to_a_document_is_not_knowing_the_answer(
     within = {n: wobble[n] + (known if n in names else 0.0) for n in wobble}
     probes, before, after = with_rivals(rises, within)
     verdict = gate.decide(probes, Arm({}, BLOCKS, CHATS), before, after, LIMITS)
-    assert rule(verdict, "learned", "control")["ok"]
+    assert rule(verdict, "learned", "control").ok
     found = rule(verdict, "learned", "document")
-    assert (found["ok"], found["n"]) == (passes, 16)
-    assert found["value"] == pytest.approx(known, abs=0.2)
+    assert (found.ok, found.n) == (passes, 16)
+    assert found.value == pytest.approx(known, abs=0.2)
     assert verdict.ok is passes
 
 
@@ -630,4 +629,4 @@ def test_too_few_rivals_of_the_same_document_decide_nothing() -> None:
     rises = {n: 1.0 + 0.1 * (i % 3) for i, n in enumerate(names)}
     probes, before, after = with_rivals(rises, dict.fromkeys(names, -3.0))
     verdict = gate.decide(probes, Arm({}, BLOCKS, CHATS), before, after, LIMITS)
-    assert [r["against"] for r in verdict.metrics["rules"] if r["rule"] == "learned"] == ["control"]
+    assert [r.against for r in verdict.results if r.rule == "learned"] == ["control"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from autodidact.evaluation import gate, judge
+from autodidact.types import wire
+from autodidact.types.cycle import Job, Kind
 from autodidact.types.documents import Probe, Split
+from tests import jobs
 
-LIMITS = {
-    "general_limit": 0.1, "general_step": 0.1, "kept_limit": 0.15, "kept_step": 0.05,
-    "chat_limit": 0.05, "chat_step": 0.02,
-}  # fmt: skip
+KINDS: tuple[Kind, ...] = ("learn", "consolidate", "forget")
 
 
 def probe(number: int, document_id: int, split: Split) -> Probe:
@@ -24,35 +22,31 @@ def probe(number: int, document_id: int, split: Split) -> Probe:
     )  # fmt: skip
 
 
-def job(kind: str = "learn", **more: Any) -> dict[str, Any]:
+def job(kind: Kind = "learn") -> Job:
     """As the study reads it: through JSON, in which a tuple is a list."""
     splits: tuple[tuple[Split, int], ...] = (("taught", 1), ("control", 20), ("kept", 40))
-    probes = [
+    probes = tuple(
         probe(i, first + i % 5, split)
         for split, first in splits
         for i in range(20)
         if split != "taught" or kind == "learn"
-    ]
-    made = {
-        "kind": kind,
-        "probes": [asdict(p) for p in probes],
-        "gate": LIMITS,
-        "when_learned": {p.id: -1.0 for p in probes if p.split == "kept"},
-        **more,
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(made))
-    return plain
+    )
+    when_learned = {p.id: -1.0 for p in probes if p.split == "kept"}
+    made = jobs.job(kind=kind, probes=probes, when_learned=when_learned)
+    read = wire.from_json(Job, wire.to_json(made), "job.json")
+    assert read == made
+    return read
 
 
 def measured(
-    job: dict[str, Any], taught: float = 0.0, kept: float = 0.0, general: float = 0.0
+    job: Job, taught: float = 0.0, kept: float = 0.0, general: float = 0.0
 ) -> dict[str, Any]:
     """An arm: margins of taught facts and likelihoods of kept ones raised, general NLL raised."""
     rows = []
-    for i, row in enumerate(job["probes"]):
-        rise = {"taught": taught, "kept": kept}.get(row["split"], 0.0)
+    for i, row in enumerate(job.probes):
+        rise = {"taught": taught, "kept": kept}.get(row.split, 0.0)
         rows.append({
-            "probe_id": row["id"], "reply": "Ida" if rise > 0 else "?", "correct": int(rise > 0),
+            "probe_id": row.id, "reply": "Ida" if rise > 0 else "?", "correct": int(rise > 0),
             "logprob": -1.0 + rise, "margin": -0.5 + rise + i % 3 / 100,
         })  # fmt: skip
     return {
@@ -62,20 +56,19 @@ def measured(
     }
 
 
-def base(job: dict[str, Any]) -> dict[str, Any]:
+def base(job: Job) -> dict[str, Any]:
     return {**measured(job), "rows": []}
 
 
 def test_probes_come_back_from_json_as_they_were() -> None:
-    assert judge.probes(job()) == [Probe(**{**row, "distractors": ("Odo", "Zoe")})
-                                   for row in job()["probes"]]  # fmt: skip
-    assert all(hash(p) for p in judge.probes(job()))
+    assert [p.distractors for p in job().probes] == [("Odo", "Zoe")] * 60
+    assert all(hash(p) for p in job().probes)
 
 
 def test_an_arm_is_known_by_its_probes() -> None:
     arm = judge.arm(measured(job(), taught=2.0))
     assert arm.probes["1-00000000"].correct == 1
-    assert list(arm.probes) == [row["id"] for row in job()["probes"]]
+    assert list(arm.probes) == [row.id for row in job().probes]
     assert len(arm.general) == len(arm.chat) == 40
 
 
@@ -84,12 +77,9 @@ def test_the_verdict_is_the_gate_s_on_the_same_figures() -> None:
     before, after = measured(work), measured(work, taught=2.0, kept=-0.1)
     found = judge.verdict(work, {"base": base(work), "parent": before}, after)
     first, second, third = (judge.arm(arm) for arm in (base(work), before, after))
-    limits = gate.Limits(0.1, 0.1, 0.15, 0.05, 0.05, 0.02)
-    assert found == gate.decide(
-        judge.probes(work), first, second, third, limits, work["when_learned"]
-    )
+    assert found == gate.decide(work.probes, first, second, third, jobs.LIMITS, work.when_learned)
     assert not found.ok
-    assert [reason.partition(":")[0] for reason in found.reasons] == ["kept"]
+    assert [reason.rule for reason in found.reasons] == ["kept"]
 
 
 def test_what_was_measured_of_the_candidate_before_does_not_count() -> None:
@@ -100,28 +90,28 @@ def test_what_was_measured_of_the_candidate_before_does_not_count() -> None:
 
 def test_only_a_cycle_that_learns_must_have_learned() -> None:
     verdicts = {}
-    for kind in ("learn", "consolidate", "forget"):
+    for kind in KINDS:
         work = job(kind)
         arms = {"base": base(work), "parent": measured(work)}
         verdicts[kind] = judge.verdict(work, arms, measured(work))
     assert {kind: v.ok for kind, v in verdicts.items()} == {
         "learn": False, "consolidate": True, "forget": True,
     }  # fmt: skip
-    assert verdicts["learn"].reasons[0].startswith("learned:")
+    assert verdicts["learn"].lines[0].startswith("learned:")
 
 
 @pytest.mark.parametrize(("kind", "ok"), [("consolidate", False), ("forget", True)])
-def test_what_forgets_is_not_held_to_a_parent_that_knew_more(kind: str, ok: bool) -> None:
+def test_what_forgets_is_not_held_to_a_parent_that_knew_more(kind: Kind, ok: bool) -> None:
     work = job(kind)
     arms = {"base": base(work), "parent": measured(work, kept=0.9, general=-0.3)}
     found = judge.verdict(work, arms, measured(work, kept=0.0))
     assert found.ok is ok
 
 
-@pytest.mark.parametrize("kind", ["learn", "consolidate", "forget"])
-def test_the_base_is_a_limit_for_every_kind(kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_base_is_a_limit_for_every_kind(kind: Kind) -> None:
     work = job(kind)
     arms = {"base": base(work), "parent": measured(work, general=0.3)}
     found = judge.verdict(work, arms, measured(work, taught=2.0, general=0.3))
-    assert {reason.partition(":")[0] for reason in found.reasons} == {"general"}
-    assert "over the base" in found.reasons[0]
+    assert set(found.rules) == {"general"}
+    assert "over the base" in found.lines[0]

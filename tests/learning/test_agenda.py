@@ -10,6 +10,7 @@ import pytest
 from autodidact import checkpoints
 from autodidact.commands import forget
 from autodidact.learning.agenda import DRIFT_REST, STUCK_AFTER
+from autodidact.types.cycle import reasons_from_json
 from tests import fake_study
 from tests.bench import Bench
 from tests.workplace import CONTROL_TEXTS
@@ -75,7 +76,9 @@ def test_a_consolidation_that_is_no_better_is_refused_and_rests(bench: Bench) ->
     bench.learn()
     report = bench.learn()
     assert (report["kind"], report["state"]) == ("consolidate", "rejected")
-    assert report["reasons"][0].startswith("consolidation: no better than the running adapter")
+    assert reasons_from_json(report["reasons"])[0].line.startswith(
+        "consolidation: no better than the running adapter"
+    )
     assert report["failed"] == ["consolidation"]
     assert checkpoints.current(bench.home) == 2
     for _ in range(2):
@@ -172,9 +175,9 @@ def test_the_job_of_learning_has_new_documents_and_earlier_facts(bench: Bench) -
     assert first["kind"] == "learn"
     assert first["replay"] == []
     assert first["parent"] is None
-    [document] = first["documents"]
+    [lesson] = first["lessons"]
     second = job(bench)
-    assert {e["document_id"] for e in second["replay"]} == {document["id"]}
+    assert {e["document_id"] for e in second["replay"]} == {lesson["document_id"]}
     assert sum(second["shares"].values()) == pytest.approx(1)
     assert {e["fact"] for e in second["replay"]} == set(second["shares"])
     assert set(second["when_learned"]) == set(second["shares"])
@@ -191,7 +194,7 @@ def test_the_job_of_consolidating_has_the_whole_store_and_more_time(bench: Bench
     learn = job(bench)
     found = job(bench, fake_study.BETTER)
     assert found["kind"] == "consolidate"
-    assert found["documents"] == []
+    assert found["lessons"] == []
     assert {e["document_id"] for e in found["replay"]} == {1, 2}
     assert set(found["shares"].values()) == {1.0}
     assert {p["split"] for p in found["probes"]} == {"kept"}
@@ -206,7 +209,7 @@ def test_no_training_example_asks_as_a_probe_asks(bench: Bench) -> None:
     bench.learn()
     found = job(bench)
     asked = {(p["question"], p["answer"]) for p in found["probes"] if p["split"] != "control"}
-    rows = [e for d in found["documents"] for e in d["examples"]] + found["replay"]
+    rows = [e for d in found["lessons"] for e in d["examples"]] + found["replay"]
     trained = {(e["messages"][0]["content"], e["messages"][1]["content"])
                for e in rows if e["messages"]}  # fmt: skip
     assert len(asked) > 5

@@ -14,6 +14,7 @@ from autodidact.learning.cycle import Learner
 from autodidact.models import bases
 from autodidact.reports import build
 from autodidact.store.passages import PassageIndex
+from autodidact.types.cycle import reasons_from_json
 from autodidact.types.documents import Document
 from tests import fake_study
 from tests.bench import Bench
@@ -158,7 +159,7 @@ def test_suggestions_are_neither_trained_nor_measured(bench: Bench) -> None:
     runner.join()
     taught = {
         message["content"]
-        for offered in job["documents"]
+        for offered in job["lessons"]
         for example in offered["examples"]
         for message in example["messages"]
     }
@@ -183,10 +184,10 @@ def test_a_cycle_that_learned_nothing_is_rejected_with_reasons(bench: Bench) -> 
     report = bench.learn()
     assert report["state"] == "rejected"
     assert report["ok"] is False
-    assert report["reasons"][0].startswith("learned: ")
+    assert report["reasons"][0]["rule"] == "learned"
     assert checkpoints.current(bench.home) == 0
     assert checkpoints.versions(bench.home) == []
-    assert bench.cycle(1)["reasons"] == report["reasons"]
+    assert bench.cycle(1)["reasons"] == reasons_from_json(report["reasons"])
     assert bench.cycle(1)["report"] == report, "with every answer"
     assert {row["now"]["correct"] for row in report["probes"]} == {0}
     assert report["failed"] == ["learned"]
@@ -208,7 +209,9 @@ def test_a_study_that_fails_is_recorded_with_what_it_said(bench: Bench) -> None:
     bench.script(["plan", "warn:Traceback …", "warn:MemoryError", "exit:1"])
     report = bench.learn()
     assert report["state"] == "failed"
-    assert report["reasons"] == ["the study process ended with exit code 1: MemoryError"]
+    assert report["reasons"] == [
+        {"rule": "", "text": "the study process ended with exit code 1: MemoryError"}
+    ]
     assert report["log"] == ["Traceback …", "MemoryError"]
     assert (report["kind"], report["failed"]) == ("learn", [])
     assert {d.tries for d in bench.store.documents("queued")} == {1}
@@ -317,7 +320,7 @@ def test_every_look_is_in_the_report_and_the_last_decides(bench: Bench) -> None:
     assert report["state"] == "published"
     assert report["lambda"] == 0.5
     assert [(look["lambda"], look["ok"]) for look in report["looks"]] == [(1.0, False), (0.5, True)]
-    assert [reason.partition(":")[0] for reason in report["looks"][0]["reasons"]] == ["general"] * 2
+    assert [reason["rule"] for reason in report["looks"][0]["reasons"]] == ["general"] * 2
     assert report["looks"][1]["metrics"]["general"] == report["general"]
     assert report["general"]["rise"] == pytest.approx(0.06)
     assert report["failed"] == report["reasons"] == []

@@ -21,7 +21,9 @@ from autodidact.commands.forget import request
 from autodidact.errors import AutodidactError, ResourceError
 from autodidact.store.ledger import LearnerStore
 from autodidact.store.scrub import FORGOTTEN
-from tests import fake_study
+from autodidact.types import wire
+from autodidact.types.cycle import Job, JobBase
+from tests import fake_study, jobs
 from tests.bench import Bench
 
 pytest_plugins = ["tests.core_fixtures"]
@@ -103,7 +105,7 @@ def test_it_is_trained_from_the_base_without_what_is_forgotten(learned: Bench) -
     learned.learn()
     text = copy.read_text()
     job = json.loads(text)
-    assert job["documents"] == []
+    assert job["lessons"] == []
     assert {e["document_id"] for e in job["replay"]} == {2, 3, 4}
     assert {p["split"] for p in job["probes"] if p["document_id"] == 1} == {"forgotten"}
     trained = json.dumps([job["replay"], job["shares"]])
@@ -256,9 +258,9 @@ def test_what_is_being_studied_is_not_learned_to_its_end(bench: Bench) -> None:
     bench.store.study(1, [1, 2])
     staging = checkpoints.staging(bench.home, 1)
     staging.mkdir()
-    (staging / "job.json").write_text(
-        json.dumps({"parent": None, "base": {"path": str(bench.place.folder)}, "kind": "learn"})
-    )
+    base = JobBase("tiny", str(bench.place.folder), "", "")
+    (staging / "job.json").write_text(wire.to_json(jobs.job(base=base)))
+    assert bench.learner._job(1) is not None, "it could go on"
     request(bench.home, [1])
     assert bench.learn()["cycle"] == 2
     assert bench.cycle(1)["state"] == "interrupted"
@@ -318,9 +320,9 @@ def test_a_rollback_while_the_rest_is_relearned_begins_anew(
     request(learned.home, [1])
     real = learned.learner._follow
 
-    def follow(job: dict[str, Any], event: dict[str, Any]) -> None:
+    def follow(job: Job, event: dict[str, Any]) -> None:
         real(job, event)
-        if event["event"] == "done" and job["cycle"] == 3:
+        if event["event"] == "done" and job.cycle == 3:
             roll_back(learned, 1)
 
     monkeypatch.setattr(learned.learner, "_follow", follow)

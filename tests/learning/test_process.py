@@ -31,7 +31,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "cycle": 1,
                 "kind": "learn",
                 "parent": None,
-                "documents": [{"id": 7}],
+                "lessons": [{"document_id": 7}],
                 "probes": [{"id": "7-a", "document_id": 7, "answer": "amber", "split": "taught"}],
             }
         )

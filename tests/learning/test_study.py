@@ -32,12 +32,10 @@ from autodidact.models.loading import LoadedBase
 from autodidact.reading.document import read_document
 from autodidact.settings import TrainingSettings
 from autodidact.training import anchors as anchoring
+from autodidact.types import wire
 from autodidact.types.chat import Message
-from autodidact.types.documents import (
-    Example,
-    Findings,
-    Probe,
-)
+from autodidact.types.cycle import Job
+from autodidact.types.documents import Example, Findings, Probe
 from tests.versions import load_adapter, one_line, save_adapter
 from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
 
@@ -91,6 +89,15 @@ def rows(of: list[Findings]) -> list[dict[str, Any]]:
     return [asdict(example) for reading in of for example in examples.examples(reading)]
 
 
+def lesson(of: Findings) -> dict[str, Any]:
+    chunks = [asdict(chunk) for chunk in of.chunks]
+    return {"document_id": of.document_id, "chunks": chunks, "examples": rows([of])}
+
+
+def read_job(path: Path) -> Job:
+    return wire.from_json(Job, path.read_bytes(), path.name)
+
+
 def write_job(folder: Path, model: Path, **more: Any) -> Path:
     """A job as `agenda` writes it: four documents, three of control, the base as parent."""
     taught, control = readings()
@@ -116,7 +123,8 @@ def write_job(folder: Path, model: Path, **more: Any) -> Path:
         "threads": 1,
         "training": training,
         "gate": LIMITS,
-        "documents": [{"id": r.document_id, "examples": rows([r])} for r in taught],
+        "lessons": [lesson(r) for r in taught],
+        "forgets": [],
         "replay": [],
         "shares": {},
         "probes": [asdict(p) for p in probes],
@@ -158,7 +166,7 @@ def relearning(kind: str = "consolidate") -> dict[str, Any]:
         "kind": kind,
         "fresh": True,
         "rise": 0.0,
-        "documents": [],
+        "lessons": [],
         "replay": replay,
         "shares": {row["fact"]: 1.0 for row in replay},
         "probes": [asdict(p) for p in asked],
@@ -194,7 +202,7 @@ def run(
             raise Killed
 
     with contextlib.suppress(Killed):
-        study._Study(json.loads(path.read_text()), path.parent, stop, emit).run()
+        study._Study(read_job(path), path.parent, stop, emit).run()
     return events
 
 
@@ -412,11 +420,11 @@ def test_a_step_that_passes_ends_the_search(
     job = json.loads((folder / "job.json").read_text())
     arms = {name: arm(events, name) for name in ("base", "parent")}
     rises = [
-        judge.verdict(job, arms, look).metrics["rules"]
+        judge.verdict(read_job(folder / "job.json"), arms, look).results
         for look in of(events, "measured") if look["arm"] == "candidate"
     ]  # fmt: skip
     upper = [
-        next(r["upper"] for r in rules if (r["rule"], r["against"]) == ("general", "base"))
+        next(r.upper for r in rules if (r.rule, r.against) == ("general", "base"))
         for rules in rises
     ]
     assert upper[0] > upper[1]
@@ -442,7 +450,7 @@ def test_a_trained_adapter_that_does_not_load_is_a_fault_of_its_own(
     events: list[Event] = []
     with pytest.raises(TrainingError, match="the trained adapter does not load") as caught:
         study._Study(
-            json.loads((target / "job.json").read_text()), target, threading.Event(),
+            read_job(target / "job.json"), target, threading.Event(),
             lambda **event: events.append(event),
         ).run()  # fmt: skip
     assert one_line(caught.value)
@@ -581,9 +589,7 @@ def test_a_resumed_job_keeps_the_precision_it_began_with(
     plan = json.loads(saved.read_text())
     assert plan["autocast"] in (True, False)
     saved.write_text(json.dumps({**plan, "autocast": autocast}))
-    resumed = study._Study(
-        json.loads(path.read_text()), path.parent, threading.Event(), lambda **event: None
-    )
+    resumed = study._Study(read_job(path), path.parent, threading.Event(), lambda **event: None)
     resumed.run()
     assert resumed.trainer.recipe.autocast is autocast
 
@@ -719,12 +725,10 @@ def test_replay_is_mixed_in_by_its_shares(tmp_path: Path, tiny_folder: ModelFold
     due = {row["fact"] for row in replay if row["document_id"] == 3 and row["fact"]}
     path = write_job(
         tmp_path, tiny_folder("llama"), steps=2, replay=replay,
-        documents=[{"id": r.document_id, "examples": rows([r])} for r in new],
+        lessons=[lesson(r) for r in new],
         shares={fact: 1 / len(due) for fact in due},
     )  # fmt: skip
-    learner = study._Study(
-        json.loads(path.read_text()), path.parent, threading.Event(), lambda **event: None
-    )
+    learner = study._Study(read_job(path), path.parent, threading.Event(), lambda **event: None)
     learner.run()
     assert {s.document_id for s in learner._new} == {1, 2}
     assert {s.fact for s in learner._old} == due
@@ -809,20 +813,17 @@ def test_a_model_that_is_large_enough_writes_examples_of_its_own(
 
     monkeypatch.setattr(self_written, "write", write)
     taught, _ = readings()
-    documents = [
-        {"id": r.document_id, "examples": rows([r]), "chunks": [asdict(c) for c in r.chunks]}
-        for r in taught
-    ]
+    lessons = [lesson(r) for r in taught]
     training = TrainingSettings(
         rank=4, learning_rate=0.02, batch_size=16, threads=1, self_written_from_billion=1e-6
     ).model_dump()
-    path = write_job(tmp_path, tiny_folder("llama"), documents=documents, training=training)
+    path = write_job(tmp_path, tiny_folder("llama"), lessons=lessons, training=training)
     lines = [event["line"] for event in of(run(path, stop_at=2), "log")]
-    assert f"{len(documents)} examples written by the model itself" in lines
+    assert f"{len(lessons)} examples written by the model itself" in lines
     run(path)
-    assert written == [len(documents)], "written once, by chunk"
+    assert written == [len(lessons)], "written once, by chunk"
 
-    plain = write_job(tmp_path / "small", tiny_folder("llama"), documents=documents)
+    plain = write_job(tmp_path / "small", tiny_folder("llama"), lessons=lessons)
     run(plain)
     assert len(written) == 1, "a small model writes nothing"
 
@@ -834,9 +835,7 @@ def test_the_job_says_how_many_minutes_there_are(tmp_path: Path, tiny_folder: Mo
         path = write_job(
             tmp_path / str(minutes), tiny_folder("llama"), minutes=minutes, spent_s=6.0
         )
-        made = study._Study(
-            json.loads(path.read_text()), path.parent, threading.Event(), lambda **event: None
-        )
+        made = study._Study(read_job(path), path.parent, threading.Event(), lambda **event: None)
         budgets[minutes] = made.budget_s
     assert budgets == {1.0: 54.0, 2.0: 114.0}
 
@@ -857,7 +856,11 @@ def test_without_a_number_of_steps_time_sets_it(
 
 
 @pytest.mark.parametrize(
-    "empty", [{"documents": [{"id": 1, "examples": []}]}, {"documents": [], "kind": "consolidate"}]
+    "empty",
+    [
+        {"lessons": [{"document_id": 1, "chunks": [], "examples": []}]},
+        {"lessons": [], "kind": "consolidate"},
+    ],
 )
 def test_a_job_without_an_example_that_fits_ends_in_one_line(
     tmp_path: Path, tiny_folder: ModelFolder, empty: dict[str, Any]
@@ -880,7 +883,7 @@ def test_whether_half_precision_pays_is_measured(
 ) -> None:
     monkeypatch.undo()
     path = write_job(tmp_path, tiny_folder("llama"))
-    made = study._Study(json.loads(path.read_text()), path.parent, threading.Event(), print)
+    made = study._Study(read_job(path), path.parent, threading.Event(), print)
     made.engine = Engine(llama)
     assert made._autocast_pays() in (True, False)
 

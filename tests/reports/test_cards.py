@@ -17,6 +17,7 @@ from autodidact.reports import archive, cards
 from autodidact.reports.prose import bounds, card_text, limit, plain, share, signed
 from autodidact.reports.retention import fold, retention, retention_text
 from autodidact.store.ledger import LearnerStore
+from autodidact.types.cycle import Reason
 from tests import versions
 from tests.ledgers import (
     FROZEN_AT,
@@ -228,7 +229,7 @@ KEYS = (
 @given(st.sets(st.sampled_from(KEYS)), st.sampled_from(["published", "rejected", "failed"]))
 def test_whatever_a_report_lacks_there_is_a_card(lacking: set[str], state: str) -> None:
     told = {key: value for key, value in full_report(3).items() if key not in lacking}
-    row = {"n": 1, "state": state, "parent": None, "documents": [3], "reasons": ["a"]}
+    row = {"n": 1, "state": state, "parent": None, "documents": [3], "reasons": (Reason("", "a"),)}
     made = cards.card({**row, "report": told})
     assert made["verdict"]
     assert card_text(made)

@@ -17,6 +17,7 @@ from autodidact.settings import PROJECT
 from autodidact.store import ledger
 from autodidact.store.ledger import MAX_TRIES, LearnerStore
 from autodidact.store.scrub import FORGOTTEN
+from autodidact.types.cycle import Reason, reasons_from_json
 from autodidact.types.documents import Document, Findings, Material, Probe
 
 
@@ -52,7 +53,7 @@ def state(store: LearnerStore, document_id: int) -> str:
 def run_cycle(store: LearnerStore, n: int, documents: list[int], outcome: str) -> None:
     store.begin_cycle(n, n - 1 or None, {"rank": 4})
     store.study(n, documents)
-    store.finish_cycle(n, outcome, ("because",), {"cycle": n})  # type: ignore[arg-type]
+    store.finish_cycle(n, outcome, (Reason("", "because"),), {"cycle": n})  # type: ignore[arg-type]
 
 
 # A document's life ------------------------------------------------------------------------------
@@ -182,12 +183,12 @@ def test_cycles_are_told_newest_first_with_their_reports(store: LearnerStore) ->
     second = store.cycle(2)
     assert second is not None
     assert (second["state"], second["parent"], second["documents"]) == ("rejected", 1, [2])
-    assert (second["reasons"], second["report"]) == (["because"], {"cycle": 2})
+    assert (second["reasons"], second["report"]) == ((Reason("", "because"),), {"cycle": 2})
     assert second["settings"] == {"rank": 4}
     assert second["ended_at"] >= second["started_at"]
     running = store.cycle(3)
     assert running is not None
-    assert (running["report"], running["reasons"], running["ended_at"]) == ({}, [], None)
+    assert (running["report"], running["reasons"], running["ended_at"]) == ({}, (), None)
     assert store.running() == [3]
     assert store.last_cycle() == 3
     assert store.cycle(4) is None
@@ -338,7 +339,8 @@ def test_cycles_refused_in_a_row_for_what_has_worn(
 ) -> None:
     for n, (kind, outcome, reason) in enumerate(cycles, start=1):
         store.begin_cycle(n, None, {}, kind)
-        store.finish_cycle(n, outcome, (reason,), {})  # type: ignore[arg-type]
+        reasons = reasons_from_json([reason])  # as versions before wrote them
+        store.finish_cycle(n, outcome, reasons, {})  # type: ignore[arg-type]
     assert store.refused_in_a_row() == count
 
 

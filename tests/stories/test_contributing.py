@@ -13,7 +13,7 @@ import autodidact.sources
 from autodidact import curation, settings, sources
 from autodidact.errors import SettingError, SourceError
 from autodidact.settings import PROJECT
-from autodidact.types.cycle import Verdict
+from autodidact.types.cycle import Reason, Verdict
 from autodidact.types.documents import Document
 from scripts import write_settings_docs
 from tests import own_parts
@@ -159,7 +159,7 @@ def test_the_filter_refuses_with_its_reason(place: Workplace) -> None:
     filters = curation.build(place.settings().curation)
     assert [one.name for one in filters] == ["length", "shouting"]
     loud = curation.curate(document("Mill", LOUD), filters)
-    assert loud == Verdict(False, ("notes/Mill.md: 100% of its letters are capitals",))
+    assert loud == Verdict(False, (Reason("", "notes/Mill.md: 100% of its letters are capitals"),))
     assert isinstance(curation.curate(document("Mill", LOUD.lower()), filters), Document)
 
 

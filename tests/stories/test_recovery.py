@@ -55,6 +55,22 @@ def test_a_cycle_whose_job_is_gone_is_closed_and_its_documents_queue_again(bench
     assert bench.learn()["cycle"] == 2
 
 
+def test_a_job_that_an_older_version_wrote_counts_as_cut_off(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.learner.fetch()
+    bench.store.begin_cycle(1, None, {})
+    bench.store.study(1, [1, 2])
+    staging = checkpoints.staging(bench.home, 1)
+    staging.mkdir()
+    (staging / "job.json").write_text('{"cycle": 1, "kind": "learn", "documents": []}')
+    bench.restart().recover()
+    assert bench.cycle(1)["state"] == "interrupted"
+    assert set(bench.states().values()) == {"queued"}
+    assert "cycle 1 cannot go on: job.json: " in caplog.text
+    assert bench.learn()["cycle"] == 2
+
+
 def test_a_rollback_while_a_cycle_runs_publishes_nothing(bench: Bench) -> None:
     bench.restart(training={"documents_per_cycle": 2})
     bench.learner.fetch()
@@ -68,7 +84,7 @@ def test_a_rollback_while_a_cycle_runs_publishes_nothing(bench: Bench) -> None:
     (bench.place.folder / "go").touch()
     runner.join()
     assert seen[0]["state"] == "interrupted"
-    assert "rolled back" in seen[0]["reasons"][0]
+    assert "rolled back" in seen[0]["reasons"][0]["text"]
     assert checkpoints.current(bench.home) == 0
     assert checkpoints.versions(bench.home) == [1]
     assert {bench.states()[d.document.title] for d in bench.store.documents("queued")} == {"queued"}
@@ -199,7 +215,7 @@ def test_a_disk_that_fills_up_while_publishing_costs_the_documents_no_try(
     report = bench.learn()
     assert report["state"] == "interrupted"
     assert report["ok"] is False
-    assert "the disk is full" in report["reasons"][0]
+    assert "the disk is full" in report["reasons"][0]["text"]
     assert {stored.tries for stored in bench.store.documents("queued")} == {0}
     assert checkpoints.versions(bench.home) == []
     assert set(bench.states().values()) == {"queued"}
