@@ -29,6 +29,7 @@ from autodidact.reading.document import read_document
 from autodidact.settings import ENV_PREFIX, PROJECT, ServerSettings, load
 from autodidact.settings import leaves as every_key
 from autodidact.sources.files import Files
+from autodidact.types.cycle import RULES
 from autodidact.web.app import build_app
 from autodidact.web.chat import ChatRequest
 from autodidact.web.openai.requests import ChatAsked, TextAsked
@@ -353,7 +354,7 @@ def test_a_message_that_nothing_says_is_found() -> None:
     assert not said("cannot listen on 127.0.0.1:8000: Address already in use; choose another one")
 
 
-RULE = re.compile(r"(?:sound|learned|general|kept|chat): ")
+RULE = re.compile(rf"(?:{'|'.join(RULES)}): ")
 
 
 def said(line: str) -> bool:
