@@ -159,10 +159,10 @@ def reading(
 
 def human_reading(item: corpus.Reading, rng: random.Random) -> Item:
     """A question by people, its passage cut to the sentences around the answer."""
-    sentences = [s for block in item.passage.split("\n") for s in sentences(block)]
-    at = next((i for i, s in enumerate(sentences) if item.answers[0] in s), 0)
+    told = [s for block in item.passage.split("\n") for s in sentences(block)]
+    at = next((i for i, s in enumerate(told) if item.answers[0] in s), 0)
     first, last = max(0, at - rng.randrange(4)), at + 1 + rng.randrange(4)
-    text = " ".join(sentences[first:last])
+    text = " ".join(told[first:last])
     if item.answers[0] not in text:
         return _reading_item([("Report", text)], [(item.question, DONT_KNOW)])
     return _reading_item([("Report", text)], [(item.question, f"{item.answers[0]} [1]")])
@@ -246,14 +246,14 @@ def loose(fact: Fact, rng: random.Random) -> str:
 
 def _cut(text: str, facts: Sequence[Fact], rng: random.Random) -> tuple[str, list[Fact]]:
     """Some sentences of a text in a row, and those of the facts that are still told there."""
-    sentences = [s for block in text.split("\n\n") for s in sentences(block)]
-    length = rng.randint(2, max(2, len(sentences)))
-    at = rng.randrange(max(1, len(sentences) - length + 1))
+    told = [s for block in text.split("\n\n") for s in sentences(block)]
+    length = rng.randint(2, max(2, len(told)))
+    at = rng.randrange(max(1, len(told) - length + 1))
     if facts:
-        whole = [i for i, s in enumerate(sentences) if facts[0].sentence in s]
+        whole = [i for i, s in enumerate(told) if facts[0].sentence in s]
         if whole:
-            at = min(max(0, whole[0] - rng.randrange(length)), max(0, len(sentences) - length))
-    shown = retrieval.quoted(" ".join(sentences[at : at + length]))
+            at = min(max(0, whole[0] - rng.randrange(length)), max(0, len(told) - length))
+    shown = retrieval.quoted(" ".join(told[at : at + length]))
     return shown, [fact for fact in facts if _says(shown, fact)]
 
 
