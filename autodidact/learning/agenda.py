@@ -45,7 +45,7 @@ STUCK_AFTER = 3
 
 
 @dataclass(frozen=True)
-class Work:
+class Curriculum:
     """What a cycle trains on: lessons, and earlier facts by their shares."""
 
     fresh: bool
@@ -145,7 +145,7 @@ class Agenda:
 
     # Learning what is queued -----------------------------------------------------------------
 
-    def _learn(self, cycle: int) -> tuple[Work, list[Probe]]:
+    def _learn(self, cycle: int) -> tuple[Curriculum, list[Probe]]:
         material = self.store.material
         queued = self.store.queue(self.settings.training.documents_per_cycle + CONTROL_DOCUMENTS)
         most = self.settings.training.documents_per_cycle
@@ -168,7 +168,7 @@ class Agenda:
             Lesson(found.document_id, found.chunks, tuple(examples[found.document_id]))
             for found in taught
         )
-        return Work(False, lessons, self._rows(shares), shares), probes
+        return Curriculum(False, lessons, self._rows(shares), shares), probes
 
     def _control(self, later: Sequence[int]) -> list[Findings]:
         """Documents that this cycle does not teach: the never-taught folder, else the queue's."""
@@ -192,7 +192,7 @@ class Agenda:
 
     # Relearning the store --------------------------------------------------------------------
 
-    def _relearn(self, cycle: int) -> tuple[Work, list[Probe]]:
+    def _relearn(self, cycle: int) -> tuple[Curriculum, list[Probe]]:
         learned = self.store.numbers("learned")
         everything = {r.fact: 1.0 for r in self._remembered()}
         shares = replay.choose(everything, f"{self._seed}:{cycle}", STORE_FACTS)
@@ -201,7 +201,7 @@ class Agenda:
         forgets = self.store.numbers("forgetting")
         probes += self._frozen(forgets, "forgotten")
         fresh = bool(forgets) or self._drift_spent()
-        return Work(fresh, (), self._rows(shares), shares, tuple(forgets)), probes
+        return Curriculum(fresh, (), self._rows(shares), shares, tuple(forgets)), probes
 
     def _rows(self, shares: dict[str, float]) -> tuple[Example, ...]:
         """Training examples of the chosen facts."""

@@ -44,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrialLesson:
     """What an arm trains on. `minutes` None is one pass (the naive recipe)."""
 
     new: Sequence[TrainingSequence]
@@ -85,7 +85,7 @@ class School:
                     made.append(TrainingSequence(piece, (-100, *piece[1:]), "text", 0))
         return made
 
-    def trainer(self, lesson: Lesson) -> sft.Trainer:
+    def trainer(self, lesson: TrialLesson) -> sft.Trainer:
         adapter = load_file(lesson.parent / "adapter_model.safetensors") if lesson.parent else None
         recipe = replace(self.recipe, seed=lesson.seed)
         if lesson.minutes is None:
@@ -94,7 +94,7 @@ class School:
             )
         return sft.Trainer(self.engine.base, recipe, self.anchors, adapter)
 
-    def train(self, lesson: Lesson, folder: Path, progress: Progress) -> dict[str, Any]:
+    def train(self, lesson: TrialLesson, folder: Path, progress: Progress) -> dict[str, Any]:
         """Train into `folder`/adapter; returns steps, seconds, last losses, passes over the new
         examples. Goes on where an earlier call in the same folder was cut off."""
         if not lesson.new:
@@ -120,7 +120,7 @@ class School:
         )
 
     def stream(
-        self, lesson: Lesson, *, early: bool, weave: bool = True
+        self, lesson: TrialLesson, *, early: bool, weave: bool = True
     ) -> Iterator[list[TrainingSequence]]:
         """Endless batches; `early` are those of questions only."""
         new = [row for row in lesson.new if row.kind in ASKED] if early else lesson.new
@@ -134,7 +134,7 @@ class School:
         )
 
     def _by_time(
-        self, trainer: sft.Trainer, lesson: Lesson, folder: Path, progress: Progress
+        self, trainer: sft.Trainer, lesson: TrialLesson, folder: Path, progress: Progress
     ) -> dict[str, Any]:
         assert lesson.minutes is not None
         budget_s = lesson.minutes * 60
@@ -182,7 +182,7 @@ class School:
         os.rename(fresh, folder / "resume")
 
     def _one_pass(
-        self, trainer: sft.Trainer, lesson: Lesson, folder: Path, progress: Progress
+        self, trainer: sft.Trainer, lesson: TrialLesson, folder: Path, progress: Progress
     ) -> dict[str, Any]:
         batches = naive_batches(lesson.new, lesson.seed)
         losses, begun = [], time.monotonic()
@@ -229,7 +229,7 @@ def shuffled_answers(examples: Sequence[Example], *, between: bool, seed: int) -
 
 
 def _facts(
-    steps: int, seconds: float, losses: Sequence[float], passes: float, lesson: Lesson
+    steps: int, seconds: float, losses: Sequence[float], passes: float, lesson: TrialLesson
 ) -> dict[str, Any]:
     last = losses[-20:]
     return {

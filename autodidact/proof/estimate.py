@@ -81,12 +81,12 @@ def trial(protocol: Protocol, budget_s: float) -> dict[str, Any]:
 
 
 def _naive_step(protocol: Protocol) -> float:
-    from autodidact.proof.arms import Lesson, naive_batches
+    from autodidact.proof.arms import TrialLesson, naive_batches
 
     school, arm = protocol.school, protocol.material.arms[0]
     texts = [protocol.material.articles[title].document.text for title in arm.taught]
     rows = school.raw_text(texts)
-    trainer = school.trainer(Lesson(rows, [], None, 0))
+    trainer = school.trainer(TrialLesson(rows, [], None, 0))
     batches = naive_batches(rows, 0)
     trainer.step(batches[0], 1.0)
     return _timed(lambda: trainer.step(batches[-1 if len(batches) < 2 else 1], 1.0))

@@ -33,7 +33,7 @@ from autodidact.types.cycle import Verdict
 from autodidact.types.documents import Chunk, Document, Example
 
 if TYPE_CHECKING:
-    from autodidact.proof.arms import Lesson, School
+    from autodidact.proof.arms import School, TrialLesson
 
 WIKITEXT_BLOCKS, WIKITEXT_TOKENS = 100, 256
 REPLY_ROOM = 32
@@ -206,17 +206,17 @@ class Protocol:
         blocks = [[base.start_id, *ids[i : i + width]] for i in range(0, len(ids) - width, width)]
         return _evenly(blocks, WIKITEXT_BLOCKS)
 
-    def _lesson(self, arm: TrialArm, cycle: int) -> tuple[Lesson, int]:
+    def _lesson(self, arm: TrialArm, cycle: int) -> tuple[TrialLesson, int]:
         """What an arm trains on in a cycle, and how many examples were dropped for overlap."""
-        from autodidact.proof.arms import Lesson
+        from autodidact.proof.arms import TrialLesson
 
         if arm.kind == "naive":
             rows = self.school.raw_text([self._document(t).text for t in arm.taught])
-            return Lesson(rows, [], None, arm.seed), 0
+            return TrialLesson(rows, [], None, arm.seed), 0
         minutes = float(self.work.get("minutes")["minutes"]) / len(arm.cycles)
         if arm.kind == "placebo":
             made, dropped = self._placebo(len(arm.taught))
-            return Lesson(self.school.sequences(made), [], minutes, arm.seed), dropped
+            return TrialLesson(self.school.sequences(made), [], minutes, arm.seed), dropped
         made, dropped = self._taught(arm.cycles[cycle - 1])
         if arm.kind != "learned":
             from autodidact.proof.arms import shuffled_answers
@@ -229,14 +229,14 @@ class Protocol:
             parent = self.work.place(f"{arm.name}-train-{cycle - 1:02d}") / "adapter"
         seed = arm.seed * 100 + cycle - 1
         new, old = self.school.sequences(made), self.school.sequences(earlier)
-        return Lesson(new, old, minutes, seed, parent), dropped
+        return TrialLesson(new, old, minutes, seed, parent), dropped
 
-    def trial_lesson(self) -> Lesson:
+    def trial_lesson(self) -> TrialLesson:
         """An arm's examples, to time steps with."""
-        from autodidact.proof.arms import Lesson
+        from autodidact.proof.arms import TrialLesson
 
         made, _ = self._taught(self.material.arms[0].taught)
-        return Lesson(self.school.sequences(made), [], 1.0, 0)
+        return TrialLesson(self.school.sequences(made), [], 1.0, 0)
 
     def _taught(self, titles: Sequence[str]) -> tuple[list[Example], int]:
         made: list[Example] = []

@@ -3,7 +3,7 @@
 `card` makes of one row of the ledger (`LearnerStore.cycle`) what the command line, the page and
 `GET /learning/cycles/{n}` all show: the verdict, the four measures with their intervals and limits,
 every question with both answers. It decides nothing: what passed is what the gate wrote down. Keys
-that an older report lacks are left empty. The words of a claim are a ladder: queued, read,
+that a report lacks are left empty. The words of a claim are a ladder: queued, read,
 studying, measuring, learned; "learned" is the claim only of a published cycle that still stands.
 
 Counts are exact answers, with 95 % score intervals (Wilson 1927). Margins are in nats a token.
@@ -157,7 +157,7 @@ def _rest(made: Row) -> str:
 
 
 def _failed(report: Row, state: str, reasons: Sequence[Reason]) -> list[str]:
-    """The tests that failed, by name; older reports name them only in their reasons."""
+    """The tests that failed, by name."""
     if state != "rejected":
         return []
     named = [str(name) for name in _list(report.get("failed"))]
