@@ -21,6 +21,7 @@ from autodidact.learning.cycle import Learner
 from autodidact.learning.progress import Reporter, set_up_logging
 from autodidact.models import bases
 from autodidact.store.ledger import LearnerStore
+from autodidact.types.events import PhaseEvent
 from scheduler import Timetable
 
 log = logging.getLogger("learner")
@@ -44,7 +45,7 @@ def main(
         store = LearnerStore(tree.home / "learner.db")
         reporter = Reporter(store, console)
         try:
-            reporter({"phase": "preparing"})
+            reporter(PhaseEvent("preparing"))
             base = bases.resolve(tree.model, tree.revision, tree.home, log.info)
             learner = Learner(tree, store, sources.build(tree.sources), base, reporter, handle)
             for number in (signal.SIGINT, signal.SIGTERM):

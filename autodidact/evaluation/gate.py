@@ -49,9 +49,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from autodidact.evaluation import statistics
-from autodidact.evaluation.recall import ProbeResult
 from autodidact.evaluation.statistics import Interval
-from autodidact.types.cycle import CHANCE, Limits, Reason, RuleResult, Verdict
+from autodidact.types.cycle import CHANCE, Limits, ProbeResult, Reason, RuleResult, Verdict
 from autodidact.types.documents import Probe, Split
 
 FEWEST_KEPT = 20

@@ -3,35 +3,28 @@ whether to look further, the learner to decide. Pure, so both get the same answe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from autodidact.evaluation import gate
-from autodidact.evaluation.recall import ProbeResult
-from autodidact.types.cycle import Job, Verdict
+from autodidact.types.cycle import Job, Measurement, Verdict
 
 
-def arm(measured: Mapping[str, Any]) -> gate.Arm:
-    """An arm as the study process reports it: `rows` of probe results, `general`, `chat`."""
-    rows = {row["probe_id"]: ProbeResult(**row) for row in measured["rows"]}
-    return gate.Arm(rows, measured["general"], measured["chat"])
+def arm(measured: Measurement) -> gate.Arm:
+    """A measurement as the gate takes it, its probes by their ids."""
+    return gate.Arm({row.probe_id: row for row in measured.rows}, measured.general, measured.chat)
 
 
-def verdict(
-    job: Job, measured: Mapping[str, Mapping[str, Any]], candidate: Mapping[str, Any]
-) -> Verdict:
-    """The gate's verdict on a candidate. `measured` holds the arms "base" and "parent".
+def verdict(job: Job, base: Measurement, parent: Measurement, candidate: Measurement) -> Verdict:
+    """The gate's verdict on a candidate.
 
     What relearns everything without some documents is compared with the base alone: its parent
     knows what is to be forgotten, and being worse than it is the point.
     """
-    base, parent = arm(measured["base"]), arm(measured["parent"])
+    of_base, of_parent = arm(base), arm(parent)
     if job.kind == "forget":
-        parent = gate.Arm({}, base.general, base.chat)
+        of_parent = gate.Arm({}, of_base.general, of_base.chat)
     return gate.decide(
         job.probes,
-        base,
-        parent,
+        of_base,
+        of_parent,
         arm(candidate),
         job.gate,
         job.when_learned,

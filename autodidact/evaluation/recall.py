@@ -9,11 +9,11 @@ shuffled between documents: the model learns the form and not the fact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from autodidact.reading.answers import exact_match
 from autodidact.types.chat import Message
+from autodidact.types.cycle import ProbeResult
 from autodidact.types.documents import Probe
 
 MAX_ANSWER_TOKENS = 24
@@ -33,20 +33,6 @@ class Subject(Protocol):
     def nll(self, blocks: Sequence[Sequence[int]]) -> list[float]:
         """Mean negative log-likelihood a token of each block of token ids."""
         ...
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    probe_id: str
-    reply: str
-    correct: int
-    logprob: float
-    margin: float
-    within: float | None = None
-    """The margin over the answers of the same document alone; None if none of them competes."""
-
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure(subject: Subject, probes: Sequence[Probe]) -> list[ProbeResult]:

@@ -18,10 +18,10 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from autodidact import checkpoints, curation, inbox
 from autodidact.errors import AutodidactError, CheckpointError, Misfit, ResourceError, SourceError
@@ -40,15 +40,30 @@ from autodidact.sources.backoff import Outage
 from autodidact.store import passages
 from autodidact.store.ledger import CycleState, LearnerStore, StoredDocument
 from autodidact.types import wire
-from autodidact.types.cycle import Job, Known, Parent, Reason, Study, Verdict, failed
+from autodidact.types.cycle import ArmName, Baseline, Job, Parent, Reason, Verdict, failed
 from autodidact.types.documents import Document, Probe
+from autodidact.types.events import (
+    AnchorsEvent,
+    Event,
+    ForgottenEvent,
+    LogEvent,
+    PhaseEvent,
+    PlanEvent,
+    StudyEvent,
+    StudyResult,
+)
 from autodidact.types.protocols import Source
 
 log = logging.getLogger(__name__)
 LOW_WATER_BYTES = 512 * 2**20
 PASSAGE_WORDS = 80
 ROLLED_BACK = "the version it was made from was rolled back meanwhile"
-Progress = Callable[[dict[str, Any]], None]
+
+
+class Progress(Protocol):
+    """Told what happens; `cycle` is the one it happens in."""
+
+    def __call__(self, event: Event, cycle: int | None = None) -> None: ...
 
 
 class Learner:
@@ -95,7 +110,7 @@ class Learner:
             return 0
         new = 0
         since = self.store.source(source.name).cursor
-        self._progress({"phase": "fetching", "source": source.name})
+        self._progress(PhaseEvent("fetching"))
         try:
             for document in source.documents(since):
                 if self.stopping.is_set():
@@ -199,7 +214,7 @@ class Learner:
 
     def _begin(self) -> int | None:
         """Write the job of a new cycle, probes frozen; None when there is nothing to do."""
-        self._progress({"phase": "preparing"})
+        self._progress(PhaseEvent("preparing"))
         cycle = max([self.store.last_cycle(), *checkpoints.versions(self._home)]) + 1
         admission.read_waiting(self.store, self.stopping)
         job = self._agenda.next(cycle)
@@ -216,10 +231,11 @@ class Learner:
         )  # fmt: skip
         return cycle
 
-    def _decide(self, cycle: int, job: Job, study: Study, begun: float) -> Report:
+    def _decide(self, cycle: int, job: Job, study: StudyResult, begun: float) -> Report:
         """Gate the measurements; publish or reject. The main decision of the project."""
-        arms = {arm: judge.arm(measured) for arm, measured in study.measured.items()}
-        looks = [(m["step"], judge.verdict(job, study.measured, m)) for m in study.looks]
+        base, parent = study.base, study.parent
+        arms = {m.arm: judge.arm(m) for m in (base, parent, study.candidate)}
+        looks = [(look.step, judge.verdict(job, base, parent, look)) for look in study.looks]
         step, verdict = looks[-1]
         self._record(cycle, job.probes, arms)
         report = build.build(
@@ -228,7 +244,7 @@ class Learner:
             looks,
             arms,
             self._documents(study),
-            self.store.material.findings(study.planned["documents"]),
+            self.store.material.findings(study.plan.documents),
             time.monotonic() - begun,
         )
         if checkpoints.current(self._home) != job.parent_version:
@@ -238,13 +254,13 @@ class Learner:
             closed = self._close(cycle, "rejected", reasons, report, begun)
             self._settle()
             return closed
-        self._progress({"phase": "publishing"})
+        self._progress(PhaseEvent("publishing"))
         manifest = {
             "parent": job.parent.version if job.parent else None,
             "cycle": cycle,
             "kind": job.kind,
             "base": build.about_base(job),
-            "document_ids": study.planned["documents"],
+            "document_ids": study.plan.documents,
             "forgets": list(job.forgets),
             "created_at": time.time(),
             "settings": {**job.training, "gate": asdict(job.gate), "step": step},
@@ -274,7 +290,7 @@ class Learner:
     def _settle(self) -> None:
         """Finish forgetting where no further cycle is needed for it."""
         if count := forget.settle(self._home, self.store):
-            self._progress({"event": "forgotten"})
+            self._progress(ForgottenEvent())
             log.info("%d documents forgotten", count)
             self._index()
 
@@ -315,16 +331,18 @@ class Learner:
         log.info("%s", line(report))
         return report
 
-    def _record(self, cycle: int, probes: Sequence[Probe], arms: dict[str, gate.Arm]) -> None:
+    def _record(
+        self, cycle: int, probes: Sequence[Probe], arms: Mapping[ArmName, gate.Arm]
+    ) -> None:
         splits = {probe.id: probe.split for probe in probes}
         for arm, measured in arms.items():
-            rows = [{**r.row(), "split": splits[i]} for i, r in measured.probes.items()]
+            rows = [{**asdict(r), "split": splits[i]} for i, r in measured.probes.items()]
             self.store.record(cycle, arm, rows)
 
-    def _documents(self, study: Study) -> list[StoredDocument]:
-        return [self.store.document(i) for i in study.planned["documents"]]
+    def _documents(self, study: StudyResult) -> list[StoredDocument]:
+        return [self.store.document(i) for i in study.plan.documents]
 
-    def _known(self, parent: Parent | None) -> dict[str, Known]:
+    def _known(self, parent: Parent | None) -> dict[ArmName, Baseline]:
         """What earlier cycles measured of general text and chat, of the base and of this parent."""
         path = self._home / "measured.json"
         try:
@@ -333,15 +351,16 @@ class Learner:
             return {}
         if not isinstance(known, dict) or known.get("anchors") != self._anchors_begin():
             return {}
-        found = {"base": _known(known["base"])} if "base" in known else {}
+        found: dict[ArmName, Baseline] = {}
+        if "base" in known:
+            found["base"] = _known(known["base"])
         if parent and known.get("version") == parent.version:
             found["parent"] = _known(known["candidate"])
         return found
 
-    def _remember(self, study: Study, version: int) -> None:
+    def _remember(self, study: StudyResult, version: int) -> None:
         parts = {
-            arm: {key: study.measured[arm][key] for key in ("general", "chat")}
-            for arm in ("base", "candidate")
+            m.arm: {"general": m.general, "chat": m.chat} for m in (study.base, study.candidate)
         }
         known = json.dumps({"version": version, "anchors": self._anchors_begin(), **parts})
         write_atomic(self._home / "measured.json", known.encode())
@@ -379,15 +398,15 @@ class Learner:
         same = job.parent_version == checkpoints.current(self._home)
         return job if same and Path(job.base.path).is_dir() else None
 
-    def _follow(self, job: Job, event: dict[str, Any]) -> None:
-        if event["event"] == "planned":
-            self.store.study(job.cycle, event["documents"])
-        elif event["event"] == "anchors":
-            data = Path(event["path"]).read_bytes()
-            write_atomic(self._home / "anchors.json", data)
-        elif event["event"] == "log":
-            log.info("%s", event["line"])
-        self._progress({"cycle": job.cycle, **event})
+    def _follow(self, job: Job, event: StudyEvent) -> None:
+        match event:
+            case PlanEvent():
+                self.store.study(job.cycle, event.documents)
+            case AnchorsEvent():
+                write_atomic(self._home / "anchors.json", Path(event.path).read_bytes())
+            case LogEvent():
+                log.info("%s", event.line)
+        self._progress(event, job.cycle)
 
     def _act_on_inbox(self) -> None:
         """Wishes of the command line and of the server's operator."""
@@ -414,5 +433,5 @@ class Learner:
         log.info("%d documents to be forgotten", count)
 
 
-def _known(arm: dict[str, Any]) -> Known:
-    return Known(tuple(arm["general"]), tuple(arm["chat"]))
+def _known(arm: dict[str, Any]) -> Baseline:
+    return Baseline(tuple(arm["general"]), tuple(arm["chat"]))

@@ -7,18 +7,26 @@ seconds to save its state; then it is killed (what it saved last is enough to go
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from autodidact.errors import TrainingError
+from autodidact.errors import Misfit, TrainingError
 from autodidact.settings import PROJECT
-from autodidact.types.cycle import Study
+from autodidact.types import wire
+from autodidact.types.cycle import ArmName, Measurement
+from autodidact.types.events import (
+    DoneEvent,
+    ErrorEvent,
+    MeasurementEvent,
+    PlanEvent,
+    ReadEvent,
+    StudyEvent,
+    StudyResult,
+)
 
 STOP_WITHIN_S = 6.0
 
@@ -30,9 +38,9 @@ class Stopped(Exception):
 def run_study(
     job: Path,
     stopping: threading.Event,
-    follow: Callable[[dict[str, Any]], None],
+    follow: Callable[[StudyEvent], None],
     lock_handle: int,
-) -> Study:
+) -> StudyResult:
     """Run a job to its end, passing on each event. Raises Stopped, or TrainingError with a line."""
     errors = job.with_name("study.log")
     with open(errors, "ab") as log_file:
@@ -48,24 +56,14 @@ def run_study(
         )
     ended = threading.Event()
     threading.Thread(target=_end_on_stop, args=(child, stopping, ended), daemon=True).start()
-    study = Study()
-    fault = ""
+    heard = _Hearing()
     try:
         assert child.stdout is not None
         for text in child.stdout:
+            if not text.endswith("\n"):
+                break  # cut off by its end
             event = _event(text)
-            if event is None:
-                break
-            if event["event"] == "planned":
-                study.planned = event
-            elif event["event"] == "measured":
-                study.measured[event["arm"]] = event
-                if event["arm"] == "candidate":
-                    study.looks.append(event)
-            elif event["event"] == "error":
-                fault = event["message"]
-            elif event["event"] == "done":
-                study.done = event
+            heard.take(event)
             follow(event)
     finally:
         ended.set()
@@ -76,22 +74,55 @@ def run_study(
         except subprocess.TimeoutExpired:
             child.kill()
             code = child.wait()
-    if study.done:
-        return study
+    if result := heard.result():
+        return result
     if stopping.is_set():
         raise Stopped
     raise TrainingError(
-        fault or f"the study process ended with {_exit(code)}: {_last_line(errors)}"
+        heard.fault or f"the study process ended with {_exit(code)}: {_last_line(errors)}"
     )
 
 
-def _event(text: str) -> dict[str, Any] | None:
-    """One line of the child; None for one that its end cut off."""
+class _Hearing:
+    """What a study has said so far."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self._plan: PlanEvent | None = None
+        self._done: DoneEvent | None = None
+        self._arms: dict[ArmName, Measurement] = {}
+        self._looks: list[Measurement] = []
+
+    def take(self, event: StudyEvent) -> None:
+        match event:
+            case PlanEvent():
+                self._plan = event
+            case MeasurementEvent(arm="candidate"):
+                self._looks.append(event)
+            case MeasurementEvent():
+                self._arms[event.arm] = event
+            case DoneEvent():
+                self._done = event
+            case ErrorEvent():
+                self.fault = event.message
+
+    def result(self) -> StudyResult | None:
+        """None of a study that did not come to its end."""
+        if self._plan is None or self._done is None or not self._looks:
+            return None
+        base, parent = self._arms.get("base"), self._arms.get("parent")
+        if base is None or parent is None:
+            return None
+        return StudyResult(self._plan, self._done, base, parent, tuple(self._looks))
+
+
+def _event(text: str) -> StudyEvent:
+    """One line of the child. Raises TrainingError for what is no event of ours."""
     try:
-        event = json.loads(text)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
+        event: StudyEvent = wire.from_json(ReadEvent, text, "the study process said")  # type: ignore[arg-type]
+    except Misfit as error:
+        raise TrainingError(str(error)) from error
+    return event
 
 
 def _end_on_stop(

@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -19,12 +20,24 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from autodidact.reports.build import spoken
 from autodidact.store.ledger import LearnerStore
+from autodidact.types.events import (
+    DoneEvent,
+    Event,
+    ForgottenEvent,
+    MeasurementEvent,
+    Phase,
+    PhaseEvent,
+    PlanEvent,
+    ProgressEvent,
+    StepEvent,
+)
+from autodidact.types.status import LearnerStatus, State
 
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
 HEARTBEAT_S = 4.0
-STATES = {
+STATES: dict[Phase, State] = {
     "fetching": "fetching",
     "loading": "preparing",
     "preparing": "preparing",
@@ -57,6 +70,9 @@ def set_up_logging(name: str, *, plain: bool) -> Console | None:
 
 
 RESTING = ("idle", "fetching")
+NEWS = (PhaseEvent, PlanEvent, MeasurementEvent, DoneEvent, ForgottenEvent)
+"""What is told at once; the rest twice a second."""
+NO_PROGRESS: dict[str, Any] = {"step": None, "of": None, "loss": None, "eta_s": None}
 
 
 class Reporter:
@@ -65,7 +81,7 @@ class Reporter:
     def __init__(self, store: LearnerStore, console: Console | None) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._state: dict[str, Any] = {"state": "idle", "verdict": None}
+        self._state = LearnerStatus()
         self._written = 0.0
         self._logged = 0.0
         self._ended = threading.Event()
@@ -83,30 +99,28 @@ class Reporter:
                 transient=True,
             )
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event, cycle: int | None = None) -> None:
         with self._lock:
-            if event.get("phase") == "fetching" and self._state["state"] not in RESTING:
+            fetching = isinstance(event, PhaseEvent) and event.phase == "fetching"
+            if fetching and self._state.state not in RESTING:
                 return  # sources are asked beside a cycle too; the cycle is what to show
-            if event.get("event") == "forgotten":  # the verdict shown may speak of it
-                self._state["verdict"] = None
-            self._apply(event)
+            self._apply(event, cycle)
             self._show(event)
-            told = ("planned", "measured", "done", "forgotten")
-            changed = "phase" in event or event.get("event") in told
-            self._write(force=changed)
+            self._write(force=isinstance(event, NEWS))
 
-    def idle(self, **more: Any) -> None:
-        """Nothing runs: `queued`, `next_at` and the like; `verdict` the last cycle's report."""
+    def idle(self, queued: int | None = None, next_at: float | None = None) -> None:
+        """Nothing runs: so many documents wait, and then it goes on."""
         with self._lock:
-            for key in ("step", "of", "loss", "eta_s", "phase"):
-                self._state.pop(key, None)
-            self._state |= {"state": "idle", **more}
+            self._state = replace(
+                self._state, state="idle", queued=queued, next_at=next_at, phase=None, **NO_PROGRESS
+            )
             self._stop_bar()
             self._write(force=True)
 
     def verdict(self, report: dict[str, Any]) -> None:
+        """A cycle is closed, with this report."""
         with self._lock:
-            self._state["verdict"] = spoken(report)
+            self._state = replace(self._state, verdict=spoken(report))
             self._write(force=True)
 
     def _beat(self) -> None:
@@ -119,40 +133,43 @@ class Reporter:
     def stopped(self) -> None:
         self._ended.set()
         with self._lock:
-            self._state["state"] = "stopped"
+            self._state = replace(self._state, state="stopped")
             self._stop_bar()
             self._write(force=True)
 
-    def _apply(self, event: dict[str, Any]) -> None:
-        if "phase" in event:
-            for key in ("step", "of", "loss", "eta_s"):
-                self._state.pop(key, None)
-            self._state["phase"] = event["phase"]
-            self._state["state"] = STATES.get(event["phase"], event["phase"])
-        for key in ("cycle", "step", "of", "loss", "eta_s"):
-            if key in event:
-                self._state[key] = event[key]
-        if event.get("event") == "planned":
-            self._state["documents"] = len(event["documents"])
-        elif "documents" in event:
-            self._state["documents"] = event["documents"]
+    def _apply(self, event: Event, cycle: int | None) -> None:
+        state = self._state if cycle is None else replace(self._state, cycle=cycle)
+        match event:
+            case PhaseEvent(phase):
+                state = replace(state, phase=phase, state=STATES[phase], **NO_PROGRESS)
+            case StepEvent():
+                state = replace(
+                    state, step=event.step, of=event.of, loss=event.loss, eta_s=event.eta_s
+                )
+            case ProgressEvent():
+                state = replace(state, step=event.step, of=event.of)
+            case PlanEvent():
+                state = replace(state, documents=len(event.documents))
+            case ForgottenEvent():  # the verdict shown may speak of it
+                state = replace(state, verdict=None)
+        self._state = state
 
-    def _show(self, event: dict[str, Any]) -> None:
-        phase, step, of = (self._state.get(key) for key in ("phase", "step", "of"))
+    def _show(self, event: Event) -> None:
+        state = self._state
         note = ""
-        if self._state.get("loss") is not None:
-            left = int(self._state.get("eta_s") or 0)
-            note = f"loss {self._state['loss']:.2f}, {left // 60}:{left % 60:02d} left"
+        if state.loss is not None:
+            left = int(state.eta_s or 0)
+            note = f"loss {state.loss:.2f}, {left // 60}:{left % 60:02d} left"
         if self._bar is not None:
-            if "phase" in event:
+            if isinstance(event, PhaseEvent):
                 self._stop_bar()
-                self._task = self._bar.add_task(f"{phase}", total=None, note="")
+                self._task = self._bar.add_task(event.phase, total=None, note="")
                 self._bar.start()
-            if self._task is not None and of:
-                self._bar.update(self._task, completed=step or 0, total=of, note=note)
-        elif of and time.monotonic() - self._logged > LOG_EVERY_S:
+            if self._task is not None and state.of:
+                self._bar.update(self._task, completed=state.step or 0, total=state.of, note=note)
+        elif state.of and time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            log.info("%s %s/%s %s", phase, step, of, note)
+            log.info("%s %s/%s %s", state.phase, state.step, state.of, note)
 
     def _stop_bar(self) -> None:
         if self._bar is not None and self._task is not None:
@@ -164,4 +181,4 @@ class Reporter:
         now = time.monotonic()
         if force or now - self._written > STATUS_EVERY_S:
             self._written = now
-            self._store.set_status(self._state)
+            self._store.set_status(asdict(self._state))

@@ -6,17 +6,15 @@ the schedule follows the seconds trained, so that every arm gets as long and a s
 fewer steps; how many there were is recorded. The naive arm is what is often tried first: raw text
 in chunks of 384 tokens, learning rate 2e-5, batches of 8, one pass, the same LoRA, no KL term.
 
-A training that is interrupted goes on from its last saved state, at most half a minute back.
+A training that is interrupted goes on from its last saved state, at most twenty seconds back.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +24,12 @@ from safetensors.torch import load_file
 
 from autodidact.engine import Engine, Version
 from autodidact.errors import TrainingError
-from autodidact.proof.work import write
 from autodidact.settings import TrainingSettings
-from autodidact.training import sft
+from autodidact.training import loop, sft
 from autodidact.training.anchors import Anchors
 from autodidact.training.batches import endless_batches, one_pass
+from autodidact.training.objectives import AnswerLoss
+from autodidact.training.pace import QUESTIONS_FIRST, Clock, Pace
 from autodidact.training.recipe import recipe_for
 from autodidact.training.sequences import ASKED, TrainingSequence, tokenise, weave
 from autodidact.types.chat import Message
@@ -38,7 +37,6 @@ from autodidact.types.documents import Example
 
 MIN_STEPS = 8
 FORMS_A_PASS = 7
-SAVE_EVERY_S = 30.0
 NAIVE_TOKENS, NAIVE_BATCH, NAIVE_RATE = 384, 8, 2e-5
 Progress = Callable[[int, int], None]
 
@@ -85,14 +83,15 @@ class School:
                     made.append(TrainingSequence(piece, (-100, *piece[1:]), "text", 0))
         return made
 
-    def trainer(self, lesson: TrialLesson) -> sft.Trainer:
+    def trainer(self, lesson: TrialLesson) -> sft.Trainer[TrainingSequence]:
         adapter = load_file(lesson.parent / "adapter_model.safetensors") if lesson.parent else None
         recipe = replace(self.recipe, seed=lesson.seed)
         if lesson.minutes is None:
             recipe = replace(
                 recipe, learning_rate=NAIVE_RATE, batch_size=NAIVE_BATCH, kl_weight=0.0
             )
-        return sft.Trainer(self.engine.base, recipe, self.anchors, adapter)
+        base = self.engine.base
+        return sft.Trainer(base, AnswerLoss(base), recipe, self.anchors, adapter)
 
     def train(self, lesson: TrialLesson, folder: Path, progress: Progress) -> dict[str, Any]:
         """Train into `folder`/adapter; returns steps, seconds, last losses, passes over the new
@@ -101,15 +100,40 @@ class School:
             raise TrainingError("no example of these documents fits the model's context")
         folder.mkdir(parents=True, exist_ok=True)
         trainer = self.trainer(lesson)
-        facts = (self._one_pass if lesson.minutes is None else self._by_time)(
-            trainer, lesson, folder, progress
-        )
+        pace: Pace
+        if lesson.minutes is None:
+            batches = naive_batches(lesson.new, lesson.seed)
+            pace, a_pass = OnePass(len(batches)), len(batches)
+            early: Iterator[list[TrainingSequence]] = iter(())
+            rest = iter(batches)
+        else:
+            a_pass = self._a_pass(lesson)
+            most = max(MIN_STEPS, int(self.settings.max_exposures / FORMS_A_PASS * a_pass))
+            pace = TimePace(lesson.minutes * 60, most)
+            early, rest = self.stream(lesson, early=True), self.stream(lesson, early=False)
+
+        def follow(clock: Clock, recent_s: Sequence[float]) -> None:
+            progress(int(1000 * min(1.0, pace.fraction(clock))), 1000)
+
+        clock, _ = loop.train(trainer, early, rest, pace, folder / "resume", follow)
         shutil.rmtree(folder / "adapter.new", ignore_errors=True)
         shutil.rmtree(folder / "adapter", ignore_errors=True)
         trainer.export(folder / "adapter.new", "base")
         os.rename(folder / "adapter.new", folder / "adapter")
         shutil.rmtree(folder / "resume", ignore_errors=True)
-        return facts
+        last = clock.losses[-20:]
+        return {
+            "steps": clock.step,
+            "train_s": clock.trained_s,
+            "loss": sum(last) / max(1, len(last)),
+            "passes": clock.step / a_pass,
+            "sequences": len(lesson.new),
+        }
+
+    def _a_pass(self, lesson: TrialLesson) -> int:
+        """Steps of one pass over the new examples."""
+        share, size = self.settings.replay_share, self.recipe.batch_size
+        return len(one_pass(lesson.new, lesson.old, share, size, 0, self.weaving))
 
     def load(self, folder: Path, number: int) -> Version:
         """The trained version as a server would load it: from the bytes on disk."""
@@ -133,63 +157,39 @@ class School:
             self.weaving if weave else None,
         )
 
-    def _by_time(
-        self, trainer: sft.Trainer, lesson: TrialLesson, folder: Path, progress: Progress
-    ) -> dict[str, Any]:
-        assert lesson.minutes is not None
-        budget_s = lesson.minutes * 60
-        a_pass = len(
-            one_pass(
-                lesson.new, lesson.old, self.settings.replay_share, self.recipe.batch_size, 0,
-                self.weaving,
-            )
-        )  # fmt: skip
-        most = max(MIN_STEPS, int(self.settings.max_exposures / FORMS_A_PASS * a_pass))
-        if not (folder / "resume").exists() and (folder / "resume.next" / "clock.json").exists():
-            os.rename(folder / "resume.next", folder / "resume")  # cut off between two renames
-        step = trainer.restore(folder / "resume")
-        state: dict[str, Any] = {"trained_s": 0.0, "early": 0, "losses": []}
-        if step:
-            state = json.loads((folder / "resume" / "clock.json").read_text())
-        first, rest = self.stream(lesson, early=True), self.stream(lesson, early=False)
-        for done in range(step):
-            next(first if done < state["early"] else rest)
-        saved = time.monotonic()
-        while True:
-            done = max(state["trained_s"] / budget_s, step / most)
-            done = min(done, step / MIN_STEPS)
-            if done >= 1:
-                break
-            begun = time.monotonic()
-            early = done < sft.QUESTIONS_FIRST
-            loss = trainer.step(next(first if early else rest), done)
-            step += 1
-            state["early"] += early
-            state["trained_s"] += time.monotonic() - begun
-            state["losses"] = [*state["losses"][-49:], loss]
-            progress(int(1000 * done), 1000)
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                self._save(trainer, folder, step, state)
-                saved = time.monotonic()
-        return _facts(step, state["trained_s"], state["losses"], step / a_pass, lesson)
 
-    def _save(self, trainer: sft.Trainer, folder: Path, step: int, state: dict[str, Any]) -> None:
-        """State and clock appear together: the clock is written before the folder is renamed in."""
-        fresh = folder / "resume.next"
-        trainer.save(fresh, step)
-        write(fresh / "clock.json", state)
-        shutil.rmtree(folder / "resume", ignore_errors=True)
-        os.rename(fresh, folder / "resume")
+@dataclass(frozen=True)
+class TimePace:
+    """So many seconds of training, `steps` at most and a few steps at least."""
 
-    def _one_pass(
-        self, trainer: sft.Trainer, lesson: TrialLesson, folder: Path, progress: Progress
-    ) -> dict[str, Any]:
-        batches = naive_batches(lesson.new, lesson.seed)
-        losses, begun = [], time.monotonic()
-        for step, batch in enumerate(batches):
-            losses.append(trainer.step(batch, step / len(batches)))
-            progress(step, len(batches))
-        return _facts(len(batches), time.monotonic() - begun, losses, 1.0, lesson)
+    seconds: float
+    steps: int
+
+    def fraction(self, clock: Clock) -> float:
+        done = max(clock.trained_s / self.seconds, clock.step / self.steps)
+        return min(done, clock.step / MIN_STEPS)
+
+    def early(self, clock: Clock) -> bool:
+        return self.fraction(clock) < QUESTIONS_FIRST
+
+    def corrected(self, clock: Clock, recent_s: Sequence[float]) -> int:
+        return clock.steps
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """Every batch once."""
+
+    steps: int
+
+    def fraction(self, clock: Clock) -> float:
+        return clock.step / self.steps
+
+    def early(self, clock: Clock) -> bool:
+        return False
+
+    def corrected(self, clock: Clock, recent_s: Sequence[float]) -> int:
+        return clock.steps
 
 
 def naive_batches(rows: Sequence[TrainingSequence], seed: int) -> list[list[TrainingSequence]]:
@@ -226,16 +226,3 @@ def shuffled_answers(examples: Sequence[Example], *, between: bool, seed: int) -
         turns = (*example.messages[:-1], Message("assistant", pool[pick]))
         made.append(replace(example, messages=turns))
     return made
-
-
-def _facts(
-    steps: int, seconds: float, losses: Sequence[float], passes: float, lesson: TrialLesson
-) -> dict[str, Any]:
-    last = losses[-20:]
-    return {
-        "steps": steps,
-        "train_s": seconds,
-        "loss": sum(last) / max(1, len(last)),
-        "passes": passes,
-        "sequences": len(lesson.new),
-    }

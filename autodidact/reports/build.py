@@ -15,17 +15,18 @@ from autodidact.evaluation.gate import Arm
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
 from autodidact.store.ledger import StoredDocument
-from autodidact.types.cycle import Job, Reason, Study, Verdict, lines, reasons_from_json
+from autodidact.types.cycle import ArmName, Job, Reason, Verdict, lines, reasons_from_json
 from autodidact.types.documents import Findings, Probe
+from autodidact.types.events import StudyResult
 
 Report = dict[str, Any]
 
 
 def build(
     job: Job,
-    study: Study,
+    study: StudyResult,
     looks: Sequence[tuple[float, Verdict]],
-    arms: Mapping[str, Arm],
+    arms: Mapping[ArmName, Arm],
     documents: Sequence[StoredDocument],
     findings: Sequence[Findings],
     seconds: float,
@@ -54,11 +55,11 @@ def build(
             {"id": d.id, "title": d.document.title, "uri": d.document.uri} for d in documents
         ],
         "suggestions": _suggestions(documents, findings, arms["candidate"]),
-        "exposures": study.done["exposures"],
-        "steps": study.done["steps"],
-        "replay": study.done["replay"],
+        "exposures": study.done.exposures,
+        "steps": study.done.steps,
+        "replay": study.done.replay,
         "frozen_at": job.frozen_at,
-        "first_step_at": study.done["first_step_at"],
+        "first_step_at": study.done.first_step_at,
         "reasons": plain(verdict.reasons),
         "seconds": round(seconds + job.spent_s),
         "probes": [
@@ -139,24 +140,25 @@ def _metrics(verdict: Verdict) -> dict[str, Any]:
     return {**verdict.metrics, "rules": [asdict(result) for result in verdict.results]}
 
 
-def _asked(probe: Probe, title: str, arms: Mapping[str, Arm]) -> dict[str, Any]:
+def _asked(probe: Probe, title: str, arms: Mapping[ArmName, Arm]) -> dict[str, Any]:
     return {
         "id": probe.id, "question": probe.question, "answer": probe.answer, "split": probe.split,
         "document_id": probe.document_id, "title": title, "kind": probe.kind,
         "relation": probe.relation, "wording": probe.wording,
-        "before": arms["parent"].probes[probe.id].row(),
-        "now": arms["candidate"].probes[probe.id].row(),
+        "before": asdict(arms["parent"].probes[probe.id]),
+        "now": asdict(arms["candidate"].probes[probe.id]),
     }  # fmt: skip
 
 
-def _forgotten(probes: Sequence[Probe], arms: Mapping[str, Arm]) -> dict[str, Any] | None:
+def _forgotten(probes: Sequence[Probe], arms: Mapping[ArmName, Arm]) -> dict[str, Any] | None:
     """What is left of what was to be forgotten, beside the base that never knew it: exact answers
     and mean margin a token of each. No question or answer is repeated here."""
     ids = [p.id for p in probes if p.split == "forgotten" and p.id in arms["candidate"].probes]
     if not ids:
         return None
     found: dict[str, Any] = {"n": len(ids)}
-    for arm in ("base", "parent", "candidate"):
+    names: tuple[ArmName, ...] = ("base", "parent", "candidate")
+    for arm in names:
         results = [arms[arm].probes[i] for i in ids]
         found[arm] = {
             "k": sum(r.correct for r in results),

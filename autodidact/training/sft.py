@@ -1,10 +1,8 @@
-"""Supervised fine-tuning of a LoRA adapter, tied to its base by a KL term.
+"""Fine-tuning of a LoRA adapter, tied to its base by a KL term.
 
-Contract: given token sequences with labels, anchors (text that the base itself wrote) and a number
-of steps, `Trainer.step` does one optimiser step. Loss is on answers and on text, never on prompts
-or padding; a batch without a supervised token raises. On anchors the loss is KL(base ‖ model):
-forgetting follows the KL to the base (Shenfeld et al. 2025, "RL's Razor"), and the base is the same
-module tree with its adapter switched off, so no second model is needed.
+Contract: given a loss on batches, anchors (text that the base itself wrote) and how much of the
+training is done, `Trainer.step` does one optimiser step. A batch without a supervised token raises.
+What is minimised stands in `objectives`, the loop over steps in `loop`.
 
 Adapters follow "LoRA Without Regret" (Schulman et al. 2025): all linear layers, alpha = rank, no
 dropout, no weight decay. Packing is not used: it leaks between documents without FlashAttention.
@@ -13,17 +11,16 @@ dropout, no weight decay. Packing is not used: it leaks between documents withou
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
-import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from peft import (
     LoraConfig,
     PeftModel,
@@ -33,23 +30,26 @@ from peft import (
 )
 from safetensors.torch import load_file, save_file
 
-from autodidact.errors import TrainingError
+from autodidact.errors import Misfit, TrainingError
 from autodidact.models.loading import LoadedBase, fork, linear_names
+from autodidact.training.objectives import AnchorDivergence, Loss, RandomState
+from autodidact.training.pace import Clock
 from autodidact.training.recipe import Recipe
-from autodidact.training.sequences import TrainingSequence
+from autodidact.types import wire
 
-ANCHOR_WINDOW = 128
 WARM_UP = 0.05
-QUESTIONS_FIRST = 0.10
 CLIP = 1.0
+STATE, TENSORS = "state.json", "state.safetensors"
+Row = TypeVar("Row")
 
 
-class Trainer:
+class Trainer(Generic[Row]):
     """A LoRA adapter on a copy of the base, and its optimiser."""
 
     def __init__(
         self,
         base: LoadedBase,
+        loss: Loss[Row],
         recipe: Recipe,
         anchors: Sequence[Sequence[int]],
         adapter: dict[str, torch.Tensor] | None = None,
@@ -80,8 +80,8 @@ class Trainer:
             weight_decay=0.0,
             betas=(0.9, 0.99),
         )
-        self._anchors = sorted((list(ids) for ids in anchors), key=len)
-        self._random = random.Random(recipe.seed)
+        self._loss = loss
+        self._divergence = AnchorDivergence(base, anchors, recipe.anchor_tokens, recipe.seed)
         self.model.train()
 
     def _start_from(self, adapter: dict[str, torch.Tensor]) -> None:
@@ -92,8 +92,8 @@ class Trainer:
             )
         set_peft_model_state_dict(self.model, adapter)
 
-    def step(self, batch: Sequence[TrainingSequence], fraction: float) -> float:
-        """One optimiser step on a batch; `fraction` of the cycle's steps is done.
+    def step(self, batch: Sequence[Row], fraction: float) -> float:
+        """One optimiser step on a batch; `fraction` of the training is done.
 
         Returns the loss on supervised tokens, in nats a token. Raises TrainingError when it is not
         finite or nothing is supervised.
@@ -101,94 +101,63 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * schedule(fraction)
         with self._autocast():
-            ids, labels, mask = self._pad([(s.ids, s.labels) for s in batch])
-            logits = self.model(input_ids=ids, attention_mask=mask).logits
-            loss = F.cross_entropy(
-                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
-            )
+            loss = self._loss(self.model, batch)
         if not math.isfinite(loss.item()):
             raise TrainingError("the loss is not finite or no token is supervised")
         loss.backward()
-        if self.recipe.kl_weight and self._anchors:
-            self._anchor_loss().backward()
+        if self.recipe.kl_weight and self._divergence:
+            self.pull().backward()
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    def save(self, folder: Path, step: int) -> None:
-        """Everything needed to go on at `step`, without pickle; replaces `folder` as a whole."""
+    def pull(self) -> torch.Tensor:
+        """The weighted KL term on the next anchors."""
+        with self._autocast():
+            return self.recipe.kl_weight * self._divergence(self.model)
+
+    def save(self, folder: Path, clock: Clock) -> None:
+        """Everything needed to go on, without pickle; replaces `folder` as a whole."""
         tensors = {}
         for name, parameter in self.parameters.items():
             tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value).cpu().contiguous()
-        fresh = folder.with_name(folder.name + ".new")
-        fresh.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, fresh / "state.safetensors")
-        version, internal, gauss = self._random.getstate()
-        state = {"step": step, "random": [version, list(internal), gauss]}
-        (fresh / "state.json").write_text(json.dumps(state))
+        fresh = _fresh(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        save_file(tensors, fresh / TENSORS)
+        state = _State(clock, self._divergence.state())
+        (fresh / "part").write_text(wire.to_json(state))
+        os.rename(fresh / "part", fresh / STATE)  # it stands: the folder is whole
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(fresh, folder)
 
-    def restore(self, folder: Path) -> int:
-        """Continue from a saved state; returns its step, 0 (and fresh optimiser) without one."""
+    def restore(self, folder: Path) -> Clock:
+        """Go on from a saved state, and tell where it stood. Without one, or with one of another
+        version of this program, begin anew: the optimiser too, and the anchors."""
         self.optimizer.state.clear()
-        if not (folder / "state.json").exists():
-            self._random.seed(self.recipe.seed)
-            return 0
-        state = json.loads((folder / "state.json").read_text())
-        tensors = load_file(folder / "state.safetensors", device=str(self.base.device))
+        if not folder.exists() and (_fresh(folder) / STATE).exists():
+            os.rename(_fresh(folder), folder)  # cut off between the two moves of `save`
+        saved = _saved(folder)
+        if saved is None:
+            self._divergence.restore(None)
+            return Clock()
+        tensors = load_file(folder / TENSORS, device=str(self.base.device))
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"weight.{name}"])
             self.optimizer.state[parameter] = {
                 key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
             }
             self.optimizer.state[parameter]["step"] = tensors[f"step.{name}"].cpu()
-        version, internal, gauss = state["random"]
-        self._random.setstate((version, tuple(internal), gauss))
-        return int(state["step"])
+        self._divergence.restore(saved.random)
+        return saved.clock
 
     def export(self, folder: Path, base_name: str) -> None:
         """Write the adapter as PEFT does: adapter_config.json and adapter_model.safetensors."""
         self.model.peft_config["default"].base_model_name_or_path = base_name
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
-
-    def _anchor_loss(self) -> torch.Tensor:
-        """Weighted KL(base ‖ model), mean over the tokens of some anchors of like length."""
-        first = self._random.randrange(len(self._anchors))
-        rows: list[list[int]] = []
-        while sum(map(len, rows)) < self.recipe.anchor_tokens:
-            rows.append(self._anchors[(first + len(rows)) % len(self._anchors)][:ANCHOR_WINDOW])
-        with self._autocast():
-            ids, labels, mask = self._pad([(row, row) for row in rows])
-            with torch.no_grad(), self.model.disable_adapter():
-                teacher = self.model(input_ids=ids, attention_mask=mask).logits
-            student = self.model(input_ids=ids, attention_mask=mask).logits
-        divergence = F.kl_div(
-            F.log_softmax(student.float(), -1),
-            F.log_softmax(teacher.float(), -1),
-            reduction="none",
-            log_target=True,
-        ).sum(-1)
-        keep = labels != -100
-        return self.recipe.kl_weight * (divergence * keep).sum() / keep.sum()
-
-    def _pad(
-        self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        width = max(len(ids) for ids, _ in rows)
-        shape = (len(rows), width)
-        ids = torch.full(shape, self.base.pad_id)
-        labels = torch.full(shape, -100)
-        mask = torch.zeros(shape, dtype=torch.long)
-        for i, (row, marks) in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            labels[i, : len(marks)] = torch.tensor(marks)
-            mask[i, : len(row)] = 1
-        device = self.base.device
-        return ids.to(device), labels.to(device), mask.to(device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not self.recipe.autocast:
@@ -204,7 +173,7 @@ def schedule(fraction: float) -> float:
 
 
 def seconds_per_step(
-    trainer: Trainer, stream: Iterator[list[TrainingSequence]], steps: int = 6
+    trainer: Trainer[Row], stream: Iterator[Sequence[Row]], steps: int = 6
 ) -> float:
     """Mean time of a step, tried at learning rate zero, so that nothing is learned. The first step,
     which warms up caches, is not counted."""
@@ -214,3 +183,23 @@ def seconds_per_step(
         trainer.step(next(stream), 1.0)
         times.append(time.perf_counter() - begun)
     return sum(times[1:]) / steps
+
+
+def _fresh(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".new")
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is saved beside the tensors."""
+
+    clock: Clock
+    random: RandomState
+
+
+def _saved(folder: Path) -> _State | None:
+    path = folder / STATE
+    try:
+        return wire.from_json(_State, path.read_bytes(), path.name) if path.exists() else None
+    except Misfit:
+        return None

@@ -138,11 +138,62 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Known:
+class Baseline:
     """General text and chats of one version, as a cycle before measured them."""
 
     general: tuple[float, ...] = ()
     chat: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """How a version answered a probe: the greedy reply, 1 where it is exact, the mean
+    log-probability a token of the true answer, and its margin over the strongest distractor, in
+    nats."""
+
+    probe_id: str
+    reply: str
+    correct: int
+    logprob: float
+    margin: float
+    within: float | None = None
+    """The margin over the answers of the same document alone; None if none of them competes."""
+
+
+ArmName = Literal["base", "parent", "candidate"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one version. `step` is λ, how much of the way from the parent it goes;
+    `general` the NLL a token of each block of held-out text, `chat` whether each reply was
+    well-formed."""
+
+    arm: ArmName
+    step: float
+    rows: tuple[ProbeResult, ...]
+    general: tuple[float, ...]
+    chat: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study set out to do, once the speed of the machine was known.
+
+    `documents` are those taken, in order; `steps` how many are planned, `most_steps` how many are
+    worth doing, `steps_a_pass` those that show everything once; `replay` is the share of earlier
+    facts; `train_s` the seconds set aside for training; `autocast` whether products are in
+    bfloat16.
+    """
+
+    documents: tuple[int, ...]
+    steps: int
+    most_steps: int
+    steps_a_pass: int
+    replay: float
+    train_s: float
+    seconds_per_step: float
+    autocast: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +221,7 @@ class Job:
     limits: dict[Split, int]
     gate: Limits
     training: dict[str, Any]
-    known: dict[str, Known]
+    known: dict[ArmName, Baseline]
     rise: float
     anchors: str
     threads: int
@@ -189,14 +240,3 @@ class Checkpoint:
     version: int
     parent: int | None
     manifest: dict[str, Any]
-
-
-@dataclass
-class Study:
-    """What the child said: the plan, the measurements of each arm (base, parent, candidate; of the
-    candidate the last), and those of every length at which the candidate was looked at."""
-
-    planned: dict[str, Any] = field(default_factory=dict)
-    done: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
-    looks: list[dict[str, Any]] = field(default_factory=list)

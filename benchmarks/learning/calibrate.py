@@ -53,8 +53,10 @@ from autodidact.settings import GateSettings, TrainingSettings  # noqa: E402
 from autodidact.training import anchors as anchoring  # noqa: E402
 from autodidact.training import sft  # noqa: E402
 from autodidact.training.batches import endless_batches  # noqa: E402
+from autodidact.training.objectives import AnswerLoss  # noqa: E402
 from autodidact.training.recipe import recipe_for  # noqa: E402
 from autodidact.training.sequences import TrainingSequence, tokenise, weave  # noqa: E402
+from autodidact.types.cycle import ProbeResult  # noqa: E402
 from autodidact.types.documents import (  # noqa: E402
     Document,
     Example,
@@ -212,15 +214,17 @@ class Bench:
         made = [e for reading in taught for e in examples.examples(reading)]
         return tokenise(self.base, [e for e in made if e.kind in WITHOUT_TEXT])
 
-    def _trainer(self, adapter: dict[str, torch.Tensor] | None, seed: int) -> sft.Trainer:
+    def _trainer(
+        self, adapter: dict[str, torch.Tensor] | None, seed: int
+    ) -> sft.Trainer[TrainingSequence]:
         recipe = replace(recipe_for(self.base.parameters, self.settings, False), seed=seed)
-        return sft.Trainer(self.base, recipe, self.anchors.training, adapter)
+        return sft.Trainer(self.base, AnswerLoss(self.base), recipe, self.anchors.training, adapter)
 
     def _load(self, folder: Path) -> Version:
         config = (folder / "adapter_config.json").read_bytes()
         return self.engine.load(1, config, (folder / "adapter_model.safetensors").read_bytes())
 
-    def _recall(self, version: Version, probes: Sequence[Probe]) -> dict[str, recall.ProbeResult]:
+    def _recall(self, version: Version, probes: Sequence[Probe]) -> dict[str, ProbeResult]:
         subject = Examinee(self.engine, version)
         return {r.probe_id: r for r in recall.measure(subject, probes)} if probes else {}
 
@@ -324,8 +328,8 @@ def permuted(rows: Sequence[dict[str, Any]], count: int) -> Iterator[bool]:
         for p in row["probes"]:
             split: Split = "taught" if p["document"] in taught else "control"
             probes.append(Probe(p["id"], p["document"], "", "", (), "", "", "", split))
-            before[p["id"]] = recall.ProbeResult(p["id"], "", 0, 0.0, 0.0)
-            after[p["id"]] = recall.ProbeResult(p["id"], "", 0, 0.0, p["rise"])
+            before[p["id"]] = ProbeResult(p["id"], "", 0, 0.0, 0.0)
+            after[p["id"]] = ProbeResult(p["id"], "", 0, 0.0, p["rise"])
         verdict = gate.decide(
             probes, NOTHING, gate.Arm(before, (), ()), gate.Arm(after, (), ()), limits
         )

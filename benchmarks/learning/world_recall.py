@@ -40,11 +40,10 @@ from autodidact import checkpoints  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import recall  # noqa: E402
-from autodidact.evaluation.recall import ProbeResult  # noqa: E402
 from autodidact.evaluation.statistics import wilson  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
-from autodidact.types.cycle import lines  # noqa: E402
+from autodidact.types.cycle import ProbeResult, lines  # noqa: E402
 from autodidact.types.documents import Probe  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
 

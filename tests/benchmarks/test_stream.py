@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from autodidact.evaluation.recall import ProbeResult
+from autodidact.types.cycle import ProbeResult
 from autodidact.types.documents import Probe
 from benchmarks.learning import stream, world_recall
 

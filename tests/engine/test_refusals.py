@@ -285,6 +285,8 @@ from autodidact.engine import Engine
 from autodidact.engine.batcher import Batcher
 from autodidact.models import loading
 from autodidact.training import sft
+from autodidact.training.objectives import AnswerLoss
+from autodidact.training.pace import Clock
 from autodidact.training.recipe import Recipe
 from autodidact.training.sequences import TrainingSequence
 from autodidact.types.chat import SamplingParams
@@ -299,9 +301,9 @@ batcher = Batcher(engine)
 batcher.start()
 list(batcher.submit(version, [5, 6, 7], SamplingParams(max_new_tokens=3)))
 batcher.close()
-trainer = sft.Trainer(base, Recipe(4, 1e-3, 1, 0.0, 0, False, 0), [])
+trainer = sft.Trainer(base, AnswerLoss(base), Recipe(4, 1e-3, 1, 0.0, 0, False, 0), [])
 trainer.step([TrainingSequence((5, 6, 7), (-100, 6, 7), "text", 1)], 0.5)
-trainer.save(Path(sys.argv[3]), 1)
+trainer.save(Path(sys.argv[3]), Clock(step=1))
 trainer.restore(Path(sys.argv[3]))
 assert not seen, seen
 import pickle, collections

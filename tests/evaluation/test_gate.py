@@ -17,8 +17,7 @@ from scipy import stats
 
 from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm, Limits
-from autodidact.evaluation.recall import ProbeResult
-from autodidact.types.cycle import Reason, RuleResult, Verdict
+from autodidact.types.cycle import ProbeResult, Reason, RuleResult, Verdict
 from autodidact.types.documents import Probe
 
 Figures = Mapping[str, float]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from autodidact.evaluation import gate, judge
 from autodidact.types import wire
-from autodidact.types.cycle import Job, Kind
+from autodidact.types.cycle import Job, Kind, Measurement, ProbeResult
 from autodidact.types.documents import Probe, Split
 from tests import jobs
 
@@ -38,26 +38,19 @@ def job(kind: Kind = "learn") -> Job:
     return read
 
 
-def measured(
-    job: Job, taught: float = 0.0, kept: float = 0.0, general: float = 0.0
-) -> dict[str, Any]:
+def measured(job: Job, taught: float = 0.0, kept: float = 0.0, general: float = 0.0) -> Measurement:
     """An arm: margins of taught facts and likelihoods of kept ones raised, general NLL raised."""
     rows = []
     for i, row in enumerate(job.probes):
         rise = {"taught": taught, "kept": kept}.get(row.split, 0.0)
-        rows.append({
-            "probe_id": row.id, "reply": "Ida" if rise > 0 else "?", "correct": int(rise > 0),
-            "logprob": -1.0 + rise, "margin": -0.5 + rise + i % 3 / 100,
-        })  # fmt: skip
-    return {
-        "rows": rows,
-        "general": [3.0 + general + i % 4 / 100 for i in range(40)],
-        "chat": [True] * 40,
-    }
+        reply, margin = ("Ida" if rise > 0 else "?"), -0.5 + rise + i % 3 / 100
+        rows.append(ProbeResult(row.id, reply, int(rise > 0), -1.0 + rise, margin))
+    blocks = tuple(3.0 + general + i % 4 / 100 for i in range(40))
+    return Measurement("candidate", 1.0, tuple(rows), blocks, (True,) * 40)
 
 
-def base(job: Job) -> dict[str, Any]:
-    return {**measured(job), "rows": []}
+def base(job: Job) -> Measurement:
+    return replace(measured(job), rows=())
 
 
 def test_probes_come_back_from_json_as_they_were() -> None:
@@ -75,25 +68,23 @@ def test_an_arm_is_known_by_its_probes() -> None:
 def test_the_verdict_is_the_gate_s_on_the_same_figures() -> None:
     work = job()
     before, after = measured(work), measured(work, taught=2.0, kept=-0.1)
-    found = judge.verdict(work, {"base": base(work), "parent": before}, after)
+    found = judge.verdict(work, base(work), before, after)
     first, second, third = (judge.arm(arm) for arm in (base(work), before, after))
     assert found == gate.decide(work.probes, first, second, third, jobs.LIMITS, work.when_learned)
     assert not found.ok
     assert [reason.rule for reason in found.reasons] == ["kept"]
 
 
-def test_what_was_measured_of_the_candidate_before_does_not_count() -> None:
+def test_a_candidate_that_learned_what_was_taught_passes() -> None:
     work = job()
-    arms = {"base": base(work), "parent": measured(work), "candidate": measured(work)}
-    assert judge.verdict(work, arms, measured(work, taught=2.0)).ok
+    assert judge.verdict(work, base(work), measured(work), measured(work, taught=2.0)).ok
 
 
 def test_only_a_cycle_that_learns_must_have_learned() -> None:
     verdicts = {}
     for kind in KINDS:
         work = job(kind)
-        arms = {"base": base(work), "parent": measured(work)}
-        verdicts[kind] = judge.verdict(work, arms, measured(work))
+        verdicts[kind] = judge.verdict(work, base(work), measured(work), measured(work))
     assert {kind: v.ok for kind, v in verdicts.items()} == {
         "learn": False, "consolidate": True, "forget": True,
     }  # fmt: skip
@@ -103,15 +94,15 @@ def test_only_a_cycle_that_learns_must_have_learned() -> None:
 @pytest.mark.parametrize(("kind", "ok"), [("consolidate", False), ("forget", True)])
 def test_what_forgets_is_not_held_to_a_parent_that_knew_more(kind: Kind, ok: bool) -> None:
     work = job(kind)
-    arms = {"base": base(work), "parent": measured(work, kept=0.9, general=-0.3)}
-    found = judge.verdict(work, arms, measured(work, kept=0.0))
+    parent = measured(work, kept=0.9, general=-0.3)
+    found = judge.verdict(work, base(work), parent, measured(work, kept=0.0))
     assert found.ok is ok
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_base_is_a_limit_for_every_kind(kind: Kind) -> None:
     work = job(kind)
-    arms = {"base": base(work), "parent": measured(work, general=0.3)}
-    found = judge.verdict(work, arms, measured(work, taught=2.0, general=0.3))
+    parent = measured(work, general=0.3)
+    found = judge.verdict(work, base(work), parent, measured(work, taught=2.0, general=0.3))
     assert set(found.rules) == {"general"}
     assert "over the base" in found.lines[0]

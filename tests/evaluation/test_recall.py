@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 
@@ -97,7 +97,7 @@ def test_results_come_in_the_order_of_the_probes() -> None:
 
 def test_a_row_holds_what_the_ledger_stores() -> None:
     [result] = recall.measure(TableSubject(), [probe("Who?", "Ida", "Odo")])
-    assert result.row() == {
+    assert asdict(result) == {
         "probe_id": "Who?", "reply": "?", "correct": 0, "logprob": -5.0, "margin": 0.0,
         "within": None,
     }  # fmt: skip

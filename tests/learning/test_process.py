@@ -13,6 +13,8 @@ import pytest
 from autodidact.errors import TrainingError
 from autodidact.learning import process
 from autodidact.learning.process import Stopped, run_study
+from autodidact.types import wire
+from autodidact.types.events import StopEvent, StudyEvent, StudyResult, UnsoundEvent
 from tests import fake_study
 from tests.versions import one_line
 from tests.workplace import alive, wait_for
@@ -45,10 +47,10 @@ class Conversation:
     def __init__(self, job: Path) -> None:
         self.job = job
         self.stopping = threading.Event()
-        self.events: list[dict[str, Any]] = []
+        self.events: list[StudyEvent] = []
         self._lock = os.open(job.parent / "lock", os.O_RDWR | os.O_CREAT)
 
-    def run(self) -> process.Study:
+    def run(self) -> StudyResult:
         try:
             return run_study(self.job, self.stopping, self.events.append, self._lock)
         finally:
@@ -81,10 +83,12 @@ def fault(conversation: Conversation) -> str:
 
 def test_a_study_gives_the_plan_and_what_was_measured(conversation: Conversation) -> None:
     study = conversation.run()
-    assert study.planned["documents"] == [7]
-    assert set(study.measured) == {"base", "parent", "candidate"}
-    assert study.measured["candidate"]["rows"][0]["probe_id"] == "7-a"
-    kinds = [event["event"] for event in conversation.events]
+    assert study.plan.documents == (7,)
+    assert [m.arm for m in (study.base, study.parent, *study.looks)] == [
+        "base", "parent", "candidate",
+    ]  # fmt: skip
+    assert study.candidate.rows[0].probe_id == "7-a"
+    kinds = [event.event for event in conversation.events]
     assert kinds == ["planned", "measured", "measured", "measured", "done"]
 
 
@@ -96,25 +100,43 @@ def test_every_look_at_the_candidate_is_kept_and_the_last_one_counts(
         tmp_path, ["plan", "measure:base", "measure:parent", "adapter", *looks, "done"]
     )
     study = conversation.run()
-    assert [look["step"] for look in study.looks] == [1.0, 0.5, 0.25]
-    assert study.measured["candidate"] == study.looks[-1]
-    assert study.measured["candidate"]["step"] == 0.25
-    assert set(study.measured) == {"base", "parent", "candidate"}
+    assert [look.step for look in study.looks] == [1.0, 0.5, 0.25]
+    assert study.candidate == study.looks[-1]
+    assert study.candidate.step == 0.25
+    assert (study.base.arm, study.parent.arm) == ("base", "parent")
 
 
 def test_an_event_that_nobody_waits_for_is_passed_on(
     tmp_path: Path, conversation: Conversation
 ) -> None:
-    event = {"event": "unsound", "reason": "keys do not match"}
-    fake_study.script(tmp_path, ["plan", f"say:{json.dumps(event)}\n", "done"])
+    event = UnsoundEvent("keys do not match")
+    fake_study.script(tmp_path, [*fake_study.GOOD[:-1], f"say:{wire.to_json(event)}\n", "done"])
     conversation.run()
     assert event in conversation.events
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"event": "progress", "step": 3}, "progress.of"),
+        ({"event": "done", "steps": "9"}, "done.steps"),
+        ({"event": "log", "line": "x", "more": 1}, "log.more"),
+        ({"event": "dance"}, "dance"),
+    ],
+)
+def test_an_event_that_does_not_fit_is_refused_by_its_field(
+    tmp_path: Path, conversation: Conversation, said: dict[str, Any], field: str
+) -> None:
+    fake_study.script(tmp_path, ["plan", f"say:{json.dumps(said)}\n", "heed"])
+    line = fault(conversation)
+    assert line.startswith("the study process said")
+    assert field in line
 
 
 def test_the_study_runs_with_the_lock_and_a_working_folder_of_its_own(
     tmp_path: Path, job: Path, conversation: Conversation
 ) -> None:
-    fake_study.script(tmp_path, ["plan", f"wait:{tmp_path / 'go'}", "done"])
+    fake_study.script(tmp_path, [f"wait:{tmp_path / 'go'}", *fake_study.GOOD])
     runner = threading.Thread(target=conversation.run)
     runner.start()
     [(_, pid)] = wait_for(lambda: fake_study.started(tmp_path), 30, "the child")
@@ -155,7 +177,7 @@ def test_a_study_that_had_said_all_counts_however_it_ends(
 ) -> None:
     """Taking torch down may fail; by then everything is measured and on disk."""
     fake_study.script(tmp_path, [*fake_study.GOOD, "exit:1"])
-    assert conversation.run().done["steps"] == 9
+    assert conversation.run().done.steps == 9
 
 
 @pytest.mark.parametrize("said", ['{"event": "progr', "not JSON\n", "[1]\n", '{"step": 1}\n'])
@@ -171,7 +193,7 @@ def test_a_line_cut_off_or_garbled_is_a_fault_in_one_line(
 def test_a_study_that_was_asked_to_stop_stops(tmp_path: Path, conversation: Conversation) -> None:
     fake_study.script(tmp_path, ["plan", "save:4", "heed"])
     conversation.run_and_stop(conversation.job.parent / "resume" / "state.json")
-    assert conversation.events[-1]["event"] == "stopped"
+    assert conversation.events[-1] == StopEvent()
 
 
 def test_a_study_that_does_not_heed_is_killed(
@@ -197,7 +219,7 @@ def test_a_study_that_finishes_while_it_is_asked_to_stop_counts(
         (tmp_path / "go").touch()
 
     threading.Thread(target=stop).start()
-    assert set(conversation.run().measured) == {"base", "parent", "candidate"}
+    assert conversation.run().candidate.arm == "candidate"
 
 
 def test_a_fault_in_following_leaves_no_child_behind(
@@ -206,7 +228,7 @@ def test_a_fault_in_following_leaves_no_child_behind(
     monkeypatch.setattr(process, "STOP_WITHIN_S", 5.0)
     fake_study.script(tmp_path, ["plan", f"wait:{tmp_path / 'never'}"])
 
-    def follow(event: dict[str, Any]) -> None:
+    def follow(event: StudyEvent) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from autodidact.evaluation.gate import Arm
-from autodidact.evaluation.recall import ProbeResult
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
 from autodidact.reading.document import read_document
 from autodidact.reports import build
 from autodidact.store.ledger import StoredDocument
+from autodidact.types.cycle import ProbeResult
 from autodidact.types.documents import Document
 
 TEXT = """

@@ -26,6 +26,8 @@ from autodidact.models.prompts import dialogue_ids
 from autodidact.settings import TrainingSettings
 from autodidact.training import sft
 from autodidact.training.batches import _drawn, endless_batches, one_pass
+from autodidact.training.objectives import AnswerLoss
+from autodidact.training.pace import Clock
 from autodidact.training.recipe import Recipe, recipe_for
 from autodidact.training.sequences import MAX_TOKENS, TrainingSequence, tokenise, weighted
 from autodidact.training.sft import Trainer
@@ -35,6 +37,7 @@ from tests.workplace import ask
 
 pytest_plugins = ["tests.core_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")
+Answers = Trainer[TrainingSequence]
 RECIPE = Recipe(
     rank=4,
     learning_rate=0.01,
@@ -68,7 +71,7 @@ def sequences(llama: LoadedBase) -> list[TrainingSequence]:
     return tokenise(llama, EXAMPLES)
 
 
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+def weights(trainer: Answers) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in trainer.parameters.items()}
 
 
@@ -116,15 +119,15 @@ def test_the_loss_is_that_of_the_supervised_tokens(
         terms += [
             -float(logp[i - 1, label]) for i, label in enumerate(sequence.labels) if label != -100
         ]
-    loss = Trainer(llama, RECIPE, []).step(sequences, 0.5)
+    loss = Trainer(llama, AnswerLoss(llama), RECIPE, []).step(sequences, 0.5)
     assert loss == pytest.approx(sum(terms) / len(terms), abs=1e-4)
 
 
 def test_padding_changes_nothing(llama: LoadedBase, sequences: list[TrainingSequence]) -> None:
     """Sequences of different lengths in one batch learn what they learn weighted one by one."""
-    together = Trainer(llama, replace(RECIPE, learning_rate=1e-3), [])
+    together = Trainer(llama, AnswerLoss(llama), replace(RECIPE, learning_rate=1e-3), [])
     together.step(sequences, 0.5)
-    shuffled = Trainer(llama, replace(RECIPE, learning_rate=1e-3), [])
+    shuffled = Trainer(llama, AnswerLoss(llama), replace(RECIPE, learning_rate=1e-3), [])
     shuffled.step(sequences[::-1], 0.5)
     for name, tensor in weights(together).items():
         assert torch.allclose(tensor, weights(shuffled)[name], atol=1e-5), name
@@ -132,7 +135,7 @@ def test_padding_changes_nothing(llama: LoadedBase, sequences: list[TrainingSequ
 
 def test_a_batch_without_a_supervised_token_raises(llama: LoadedBase) -> None:
     masked = TrainingSequence((5, 6, 7), (-100, -100, -100), "question", 1)
-    trainer = Trainer(llama, RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
     before = weights(trainer)
     with pytest.raises(TrainingError) as caught:
         trainer.step([masked, masked], 0.5)
@@ -144,7 +147,7 @@ def test_a_batch_without_a_supervised_token_raises(llama: LoadedBase) -> None:
 
 
 def test_a_fresh_adapter_computes_what_the_base_computes(llama: LoadedBase) -> None:
-    trainer = Trainer(llama, RECIPE, ANCHORS)
+    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, ANCHORS)
     assert all((p == 0).all() for name, p in trainer.parameters.items() if "lora_B" in name)
     ids = torch.tensor([ANCHORS[0]])
     with torch.no_grad():
@@ -152,20 +155,20 @@ def test_a_fresh_adapter_computes_what_the_base_computes(llama: LoadedBase) -> N
 
 
 def test_the_kl_term_is_zero_at_the_start_and_positive_away_from_it(llama: LoadedBase) -> None:
-    trainer = Trainer(llama, replace(RECIPE, kl_weight=1.0), ANCHORS)
-    assert trainer._anchor_loss().item() == pytest.approx(0.0, abs=1e-6)
+    trainer = Trainer(llama, AnswerLoss(llama), replace(RECIPE, kl_weight=1.0), ANCHORS)
+    assert trainer.pull().item() == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
         for name, parameter in trainer.parameters.items():
             if "lora_B" in name:
                 parameter.fill_(0.05)
-    assert trainer._anchor_loss().item() > 0.001
+    assert trainer.pull().item() > 0.001
 
 
 def test_the_kl_term_is_the_divergence_from_the_base_a_token(llama: LoadedBase) -> None:
     """One anchor, so that it is known which tokens are compared; by hand, weighted by one half."""
     [anchor] = ANCHORS[:1]
     recipe = replace(RECIPE, kl_weight=0.5, anchor_tokens=len(anchor))
-    trainer = Trainer(llama, recipe, [anchor])
+    trainer = Trainer(llama, AnswerLoss(llama), recipe, [anchor])
     with torch.no_grad():
         for name, parameter in trainer.parameters.items():
             if "lora_B" in name:
@@ -174,10 +177,10 @@ def test_the_kl_term_is_the_divergence_from_the_base_a_token(llama: LoadedBase) 
         model = F.log_softmax(trainer.model(torch.tensor([anchor])).logits[0], -1)
     by_hand = float((base.exp() * (base - model)).sum(-1).mean())
     assert by_hand > 0.01
-    assert trainer._anchor_loss().item() == pytest.approx(0.5 * by_hand, rel=1e-3)
+    assert trainer.pull().item() == pytest.approx(0.5 * by_hand, rel=1e-3)
 
 
-def nll(trainer: Trainer, rows: Sequence[Sequence[int]]) -> float:
+def nll(trainer: Answers, rows: Sequence[Sequence[int]]) -> float:
     total, count = 0.0, 0
     for row in rows:
         ids = torch.tensor([list(row)])
@@ -199,11 +202,11 @@ def test_training_learns_and_the_kl_term_keeps_the_base(
     llama: LoadedBase, sequences: list[TrainingSequence]
 ) -> None:
     anchors = written_by(llama, 12)
-    before = nll(Trainer(llama, RECIPE, []), anchors)
+    before = nll(Trainer(llama, AnswerLoss(llama), RECIPE, []), anchors)
     rise, learned = {}, {}
     for weight in (0.0, 2.0):
         recipe = replace(RECIPE, kl_weight=weight, anchor_tokens=200, learning_rate=0.02)
-        trainer = Trainer(llama, recipe, anchors)
+        trainer = Trainer(llama, AnswerLoss(llama), recipe, anchors)
         losses = [trainer.step(sequences, 0.2) for _ in range(12)]
         learned[weight] = losses[0] - losses[-1]
         rise[weight] = nll(trainer, anchors) - before
@@ -214,7 +217,7 @@ def test_training_learns_and_the_kl_term_keeps_the_base(
 
 def test_only_the_adapter_is_trained(llama: LoadedBase, sequences: list[TrainingSequence]) -> None:
     before = {name: tensor.clone() for name, tensor in llama.model.state_dict().items()}
-    trainer = Trainer(llama, RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
     trainer.step(sequences, 0.5)
     assert all("lora_" in name for name in trainer.parameters)
     for name, tensor in llama.model.state_dict().items():
@@ -227,7 +230,7 @@ def test_training_starts_from_the_parent_s_adapter(
     folder = save_adapter(llama, tmp_path / "parent", rank=RECIPE.rank)
     engine = Engine(llama)
     parent = load_adapter(engine, 1, folder)
-    trainer = Trainer(llama, RECIPE, [], load_file(folder / WEIGHTS))
+    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [], load_file(folder / WEIGHTS))
     ids = torch.tensor([ANCHORS[0]])
     with torch.no_grad():
         expected = engine.forward([parent], input_ids=ids).logits
@@ -246,7 +249,7 @@ def test_a_parent_that_does_not_fit_is_a_training_error(
     elif change == "a key missing":
         adapter.pop(sorted(adapter)[0])
     with pytest.raises(TrainingError) as caught:
-        Trainer(llama, RECIPE, [], adapter)
+        Trainer(llama, AnswerLoss(llama), RECIPE, [], adapter)
     assert "parent" in one_line(caught.value)
 
 
@@ -258,18 +261,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 ) -> None:
     recipe = replace(RECIPE, kl_weight=0.5)
 
-    def train(trainer: Trainer, steps: range) -> list[float]:
+    def train(trainer: Answers, steps: range) -> list[float]:
         stream = list(islice(endless_batches(sequences, [], 0.25, 2, 5), 8))
         return [trainer.step(stream[step], step / 8) for step in steps]
 
-    whole = Trainer(llama, recipe, ANCHORS)
+    whole = Trainer(llama, AnswerLoss(llama), recipe, ANCHORS)
     losses = train(whole, range(8))
 
-    first = Trainer(llama, recipe, ANCHORS)
+    first = Trainer(llama, AnswerLoss(llama), recipe, ANCHORS)
     train(first, range(3))
-    first.save(tmp_path / "resume", 3)
-    second = Trainer(llama, recipe, ANCHORS)
-    assert second.restore(tmp_path / "resume") == 3
+    first.save(tmp_path / "resume", Clock(step=3))
+    second = Trainer(llama, AnswerLoss(llama), recipe, ANCHORS)
+    assert second.restore(tmp_path / "resume").step == 3
     assert train(second, range(3, 8)) == losses[3:]
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(second)[name]), name
@@ -279,13 +282,13 @@ def test_without_a_saved_state_training_begins_anew(
     llama: LoadedBase, tmp_path: Path, sequences: list[TrainingSequence]
 ) -> None:
     """Trial steps at learning rate zero leave no trace in what follows."""
-    tried = Trainer(llama, replace(RECIPE, kl_weight=0.5), ANCHORS)
+    tried = Trainer(llama, AnswerLoss(llama), replace(RECIPE, kl_weight=0.5), ANCHORS)
     before = weights(tried)
     sft.seconds_per_step(tried, endless_batches(sequences, [], 0.25, 2, 0), steps=2)
     for name, tensor in weights(tried).items():
         assert torch.equal(tensor, before[name]), name
-    assert tried.restore(tmp_path / "nothing") == 0
-    fresh = Trainer(llama, replace(RECIPE, kl_weight=0.5), ANCHORS)
+    assert tried.restore(tmp_path / "nothing") == Clock()
+    fresh = Trainer(llama, AnswerLoss(llama), replace(RECIPE, kl_weight=0.5), ANCHORS)
     for trainer in (tried, fresh):
         for step in range(3):
             trainer.step(sequences, step / 3)
@@ -296,19 +299,19 @@ def test_without_a_saved_state_training_begins_anew(
 def test_saving_replaces_the_state_as_a_whole(
     llama: LoadedBase, tmp_path: Path, sequences: list[TrainingSequence]
 ) -> None:
-    trainer = Trainer(llama, RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
     for step in (1, 2):
         trainer.step(sequences, 0.5)
-        trainer.save(tmp_path / "resume", step)
+        trainer.save(tmp_path / "resume", Clock(step=step))
     assert {p.name for p in tmp_path.iterdir()} == {"resume"}
     assert {p.name for p in (tmp_path / "resume").iterdir()} == {"state.safetensors", "state.json"}
-    assert Trainer(llama, RECIPE, []).restore(tmp_path / "resume") == 2
+    assert Trainer(llama, AnswerLoss(llama), RECIPE, []).restore(tmp_path / "resume").step == 2
 
 
 def test_what_is_exported_loads_in_peft_and_in_the_engine(
     llama: LoadedBase, tmp_path: Path, sequences: list[TrainingSequence]
 ) -> None:
-    trainer = Trainer(llama, RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
     for _ in range(3):
         trainer.step(sequences, 0.2)
     trainer.export(tmp_path / "adapter", "someone/tiny")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autodidact.learning import planning as plans
+from autodidact.learning.study import planning as plans
 from autodidact.settings import TrainingSettings
+from autodidact.types.cycle import Plan
 from autodidact.types.documents import Probe, Split
 
 LIMITS = {"taught": 120, "unseen": 40, "control": 60, "kept": 200, "forgotten": 120}
@@ -29,69 +30,69 @@ def passes(alone: int, old: bool = True) -> Callable[[Sequence[int], float], int
 
 def fit(
     step_s: float, train_s: float = 60.0, documents: int = 4, share: float = 0.0, **limits: Any
-) -> dict[str, Any]:
+) -> Plan:
     offered = list(range(1, documents + 1))
     settings = TrainingSettings(**limits)
     return plans.fit(settings, offered, passes(7), share, step_s, train_s)
 
 
-def exposures(plan: dict[str, Any]) -> float:
-    return float(plan["steps"] / plan["steps_a_pass"] * plans.FORMS_A_PASS)
+def exposures(plan: Plan) -> float:
+    return float(plan.steps / plan.steps_a_pass * plans.FORMS_A_PASS)
 
 
 def test_a_fast_machine_takes_every_document_and_stops_at_enough_exposures() -> None:
     made = fit(0.001, max_exposures=70)
-    assert made["documents"] == [1, 2, 3, 4]
+    assert made.documents == (1, 2, 3, 4)
     # 7 steps a document and pass, 10 passes show a fact 70 times.
-    assert made["steps"] == made["most_steps"] == 280
+    assert made.steps == made.most_steps == 280
     assert exposures(made) == 70
 
 
 def test_a_slow_machine_takes_fewer_documents_to_learn_them_well() -> None:
     # 120 steps are possible. Two documents make 14 steps a pass: 8.6 passes, 60 exposures.
     made = fit(0.5, min_exposures=56)
-    assert made["documents"] == [1, 2]
-    assert made["steps"] == 120
+    assert made.documents == (1, 2)
+    assert made.steps == 120
     assert exposures(made) == 60
 
 
 @pytest.mark.parametrize("train_s", [60.0, 0.0, -30.0])
 def test_the_slowest_machine_still_learns_one_document(train_s: float) -> None:
     made = fit(1000.0, train_s)
-    assert made["documents"] == [1]
-    assert made["steps"] == plans.MIN_STEPS
+    assert made.documents == (1,)
+    assert made.steps == plans.MIN_STEPS
 
 
 def test_the_first_cycle_has_nothing_to_replay_however_much_time_is_left() -> None:
     made = fit(0.001, share=0.0)
-    assert made["replay"] == 0.0
-    assert made["steps"] == made["most_steps"] < 60_000
+    assert made.replay == 0.0
+    assert made.steps == made.most_steps < 60_000
 
 
 def test_time_that_new_facts_do_not_need_goes_to_replay() -> None:
     # 560 steps are possible; 280 show every new fact 70 times. The other half is replay.
     made = fit(60 / 560, share=0.25, max_exposures=70)
-    assert made["replay"] == pytest.approx(0.5)
-    assert made["steps"] == pytest.approx(560, abs=1)
+    assert made.replay == pytest.approx(0.5)
+    assert made.steps == pytest.approx(560, abs=1)
     assert exposures(made) == pytest.approx(70, rel=0.02)
 
 
 def test_replay_takes_nine_tenths_at_most_and_then_the_cycle_is_shorter() -> None:
     made = fit(0.0001, share=0.25, max_exposures=70)
-    assert made["replay"] == plans.MOST_REPLAY
-    assert made["steps"] == pytest.approx(2800, abs=10)
-    assert made["steps"] < 600_000
+    assert made.replay == plans.MOST_REPLAY
+    assert made.steps == pytest.approx(2800, abs=10)
+    assert made.steps < 600_000
 
 
 def test_a_share_of_replay_beyond_nine_tenths_is_kept_to() -> None:
-    assert fit(0.0001, share=0.95, replay_share=0.95)["replay"] == 0.95
+    assert fit(0.0001, share=0.95, replay_share=0.95).replay == 0.95
 
 
 def test_without_documents_all_of_the_store_is_relearned() -> None:
     made = fit(0.001, documents=0, max_exposures=70)
-    assert made["documents"] == []
-    assert made["replay"] == 0.0
-    assert made["steps"] == 700
+    assert made.documents == ()
+    assert made.replay == 0.0
+    assert made.steps == 700
 
 
 @given(
@@ -117,19 +118,19 @@ def test_whatever_the_machine_the_plan_keeps_its_promises(
     share = least if old and offered else 0.0
     a_pass = passes(alone, old)
     made = plans.fit(settings, offered, a_pass, share, step_s, train_s)
-    taken = made["documents"]
+    taken = made.documents
     possible = max(plans.MIN_STEPS, int(train_s / step_s))
-    assert taken == offered[: len(taken)]
+    assert list(taken) == offered[: len(taken)]
     assert bool(taken) == bool(offered)
-    assert plans.MIN_STEPS <= made["steps"] <= possible
-    assert made["steps"] <= made["most_steps"]
-    assert made["steps_a_pass"] == a_pass(taken, made["replay"])
+    assert plans.MIN_STEPS <= made.steps <= possible
+    assert made.steps <= made.most_steps
+    assert made.steps_a_pass == a_pass(taken, made.replay)
     if share == 0:
-        assert made["replay"] == 0
+        assert made.replay == 0
     else:
-        assert share <= made["replay"] <= max(share, plans.MOST_REPLAY)
-    enough = made["steps"] * plans.FORMS_A_PASS <= shown[1] * made["steps_a_pass"]
-    assert enough or made["steps"] == plans.MIN_STEPS
+        assert share <= made.replay <= max(share, plans.MOST_REPLAY)
+    enough = made.steps * plans.FORMS_A_PASS <= shown[1] * made.steps_a_pass
+    assert enough or made.steps == plans.MIN_STEPS
     if len(taken) > 1:
         shows = possible / a_pass(taken, share) * plans.FORMS_A_PASS
         assert shows >= shown[0] * (1 - 1e-9)
@@ -243,7 +244,6 @@ def test_without_a_drift_target_the_kl_weight_stays() -> None:
 def test_relearning_a_store_takes_the_time_that_its_size_asks_for() -> None:
     small, large = plans.relearning_s(4, 0.5), plans.relearning_s(40, 0.5)
     assert large == pytest.approx(10 * small)
-    steps = plans.fit(TrainingSettings(), [], passes(4), 0.0, 0.5, plans.relearning_s(40, 0.5))[
-        "steps"
-    ]
+    train_s = plans.relearning_s(40, 0.5)
+    steps = plans.fit(TrainingSettings(), [], passes(4), 0.0, 0.5, train_s).steps
     assert steps * plans.FORMS_A_PASS / 40 == pytest.approx(plans.RELEARN_EXPOSURES, rel=0.02)

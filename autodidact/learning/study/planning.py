@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from statistics import fmean
 
 from autodidact.settings import TrainingSettings
+from autodidact.training.pace import QUESTIONS_FIRST, Clock
+from autodidact.types.cycle import Plan
 from autodidact.types.documents import Probe, Split
 
 MIN_STEPS = 8
+ENOUGH_TIMED = 10
+"""So many steps tell their pace."""
 FORMS_A_PASS = 7
 """How often one pass shows a fact: four questions, a gap, a restatement, the text."""
 MOST_REPLAY = 0.9
@@ -47,7 +52,7 @@ def fit(
     share: float,
     step_s: float,
     train_s: float,
-) -> dict[str, Any]:
+) -> Plan:
     """Take as many documents, in order, as can be shown `min_exposures` times in `train_s`; at
     least one. Nothing `offered` means that all of the store is relearned.
 
@@ -65,17 +70,38 @@ def fit(
         share = max(share, min(MOST_REPLAY, 1 - most * alone / possible))
     steps_a_pass = a_pass(taken, share)
     most_steps = max(MIN_STEPS, int(most * steps_a_pass))
-    return {
-        "documents": taken,
-        "steps": max(MIN_STEPS, min(possible, most_steps)),
-        "most_steps": most_steps,
-        "steps_a_pass": steps_a_pass,
-        "replay": share,
-        "train_s": train_s,
-        "trained_s": 0.0,
-        "seconds_per_step": step_s,
-        "first_step_at": None,
-    }
+    return Plan(
+        documents=tuple(taken),
+        steps=max(MIN_STEPS, min(possible, most_steps)),
+        most_steps=most_steps,
+        steps_a_pass=steps_a_pass,
+        replay=share,
+        train_s=train_s,
+        seconds_per_step=step_s,
+    )
+
+
+@dataclass(frozen=True)
+class PlanPace:
+    """The pace of a plan: so many steps, corrected up to half-way by how long they really take."""
+
+    plan: Plan
+
+    @property
+    def steps(self) -> int:
+        return self.plan.steps
+
+    def fraction(self, clock: Clock) -> float:
+        return clock.step / clock.steps
+
+    def early(self, clock: Clock) -> bool:
+        return clock.step < int(self.plan.steps * QUESTIONS_FIRST)
+
+    def corrected(self, clock: Clock, recent_s: Sequence[float]) -> int:
+        if len(recent_s) < ENOUGH_TIMED or clock.step > clock.steps / 2:
+            return clock.steps
+        left = int((self.plan.train_s - clock.trained_s) / fmean(recent_s))
+        return max(MIN_STEPS, clock.step + 1, min(self.plan.most_steps, clock.step + left))
 
 
 def pools(probes: Sequence[Probe], documents: Sequence[int]) -> dict[Split, list[Probe]]:

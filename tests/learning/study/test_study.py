@@ -25,9 +25,13 @@ from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.engine.examinee import Examinee
 from autodidact.errors import CheckpointError, TrainingError
-from autodidact.learning import planning, study
+from autodidact.evaluation import recall, well_formed
+from autodidact.learning.study import course, planning, preparation
+from autodidact.learning.study.preparation import Preparation
+from autodidact.learning.study.session import Session
 from autodidact.lessons import examples, self_written
 from autodidact.lessons.probes import write_probes, write_unseen_probes
+from autodidact.models import loading
 from autodidact.models.loading import LoadedBase
 from autodidact.reading.document import read_document
 from autodidact.settings import TrainingSettings
@@ -36,6 +40,7 @@ from autodidact.types import wire
 from autodidact.types.chat import Message
 from autodidact.types.cycle import Job
 from autodidact.types.documents import Example, Findings, Probe
+from autodidact.types.events import MeasurementEvent, StudyEvent, UnsoundEvent
 from tests.versions import load_adapter, one_line, save_adapter
 from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
 
@@ -59,18 +64,13 @@ ModelFolder = Callable[[str], Path]
 @pytest.fixture(scope="module", autouse=True)
 def small(llama: LoadedBase) -> Iterator[None]:
     """As many anchors as fill the least that is measured, and one precision on every machine."""
-    pays = study._Study._autocast_pays
-
-    def as_saved_or_not(self: Any) -> bool:
-        return (self.staging / "plan.json").exists() and pays(self)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anchoring, "TEXTS", 4 * BLOCKS)
         patch.setattr(anchoring, "CHATS", 2 * CHATS)
         patch.setattr(anchoring, "TEXT_TOKENS", 32)
         patch.setattr(anchoring, "REPLY_TOKENS", 24)
         patch.setattr(anchoring, "BATCH", 32)
-        patch.setattr(study._Study, "_autocast_pays", as_saved_or_not)
+        patch.setattr(preparation, "autocast_pays", lambda engine: False)
         made = anchoring.extend(Engine(llama), anchoring.Anchors(), 3600, lambda step, of: None)
         assert made.complete
         SAMPLED.update(made.plain())
@@ -193,17 +193,29 @@ def run(
     events: list[Event] = []
     stop = threading.Event()
 
-    def emit(**event: Any) -> None:
+    def emit(event: StudyEvent) -> None:
         # As the process does it: what comes out is what went through JSON.
-        events.append(json.loads(json.dumps(event)))
-        if event.get("step") == stop_at and "loss" in event:
+        events.append(json.loads(wire.to_json(event)))
+        if events[-1].get("step") == stop_at and "loss" in events[-1]:
             stop.set()
         if kill(events[-1]):
             raise Killed
 
     with contextlib.suppress(Killed):
-        study._Study(read_job(path), path.parent, stop, emit).run()
+        course.study(Session(read_job(path), path.parent, emit, stop))
     return events
+
+
+def silent(path: Path) -> Session:
+    """A job at work that no one hears."""
+    return Session(read_job(path), path.parent, lambda event: None)
+
+
+def prepared(path: Path) -> Preparation:
+    """What a job trains with."""
+    session = silent(path)
+    engine = Engine(loading.load(Path(session.job.base.path), 1))
+    return preparation.prepare(session, engine, preparation.anchors(session, engine))
 
 
 def of(events: list[Event], kind: str) -> list[Event]:
@@ -211,7 +223,7 @@ def of(events: list[Event], kind: str) -> list[Event]:
 
 
 def steps(events: list[Event]) -> list[int]:
-    return [event["step"] for event in of(events, "progress") if "loss" in event]
+    return [event["step"] for event in of(events, "step")]
 
 
 def measured(events: list[Event]) -> list[tuple[str, float]]:
@@ -273,7 +285,7 @@ def test_a_study_says_what_it_does_in_order(whole: Whole) -> None:
     assert events[-1]["replay"] == 0.0
     assert events[-1]["exposures"] > 0
     assert steps(events) == list(range(1, STEPS + 1))
-    assert {event["of"] for event in of(events, "progress") if "loss" in event} == {STEPS}
+    assert {event["of"] for event in of(events, "step")} == {STEPS}
     planned = lasting(of(events, "planned")[0])
     assert planned == {
         "event": "planned", "documents": [1, 2, 3, 4], "steps": STEPS, "replay": 0.0,
@@ -326,13 +338,13 @@ def test_the_adapter_that_was_measured_is_what_lies_in_staging(
         p["id"]: Probe(**{**p, "distractors": tuple(p["distractors"])}) for p in job["probes"]
     }
     found = arm(events, "candidate")
-    again = study._measure(subject, [probes[row["probe_id"]] for row in found["rows"][:3]])
+    again = recall.measure(subject, [probes[row["probe_id"]] for row in found["rows"][:3]])
     for row, result in zip(found["rows"], again, strict=False):
         assert result.margin == pytest.approx(row["margin"], abs=1e-4)
         assert result.reply == row["reply"]
     held_out = anchoring.read(json.loads(Path(job["anchors"]).read_text()))
     assert subject.nll(held_out.blocks) == pytest.approx(found["general"], abs=1e-4)
-    assert [r.well_formed for r in study._chat(subject, held_out.prompts)] == found["chat"]
+    assert [r.well_formed for r in well_formed.measure(subject, held_out.prompts)] == found["chat"]
 
 
 # How far to go ----------------------------------------------------------------------------------
@@ -418,11 +430,13 @@ def test_a_step_that_passes_ends_the_search(
 
     folder, events = searched
     job = json.loads((folder / "job.json").read_text())
-    arms = {name: arm(events, name) for name in ("base", "parent")}
+    base, parent, *looks = [
+        wire.from_json(MeasurementEvent, json.dumps(event), "event")
+        for event in of(events, "measured")
+    ]
     rises = [
-        judge.verdict(read_job(folder / "job.json"), arms, look).results
-        for look in of(events, "measured") if look["arm"] == "candidate"
-    ]  # fmt: skip
+        judge.verdict(read_job(folder / "job.json"), base, parent, look).results for look in looks
+    ]
     upper = [
         next(r.upper for r in rules if (r.rule, r.against) == ("general", "base"))
         for rules in rises
@@ -447,14 +461,11 @@ def test_a_trained_adapter_that_does_not_load_is_a_fault_of_its_own(
     (target / "measured-candidate-1.0.json").unlink()
     weights = target / "trained" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:100])
-    events: list[Event] = []
+    events: list[StudyEvent] = []
     with pytest.raises(TrainingError, match="the trained adapter does not load") as caught:
-        study._Study(
-            read_job(target / "job.json"), target, threading.Event(),
-            lambda **event: events.append(event),
-        ).run()  # fmt: skip
+        course.study(Session(read_job(target / "job.json"), target, events.append))
     assert one_line(caught.value)
-    assert of(events, "unsound")
+    assert any(isinstance(event, UnsoundEvent) for event in events)
 
 
 # Stopped and gone on with -----------------------------------------------------------------------
@@ -468,7 +479,9 @@ def test_stopped_and_gone_on_with_equals_undisturbed(
     first = run(path, stop_at)
     assert first[-1] == {"event": "stopped"}
     assert steps(first) == list(range(1, stop_at + 1))
-    assert json.loads((path.parent / "resume" / "state.json").read_text())["step"] == stop_at
+    assert (
+        json.loads((path.parent / "resume" / "state.json").read_text())["clock"]["step"] == stop_at
+    )
     assert not (path.parent / "adapter").exists()
     second = run(path)
     assert steps(second) == list(range(stop_at + 1, STEPS + 1)), "at the very next step"
@@ -530,13 +543,13 @@ def test_nothing_is_measured_twice(
     (target / "measured-candidate-0.25.json").unlink()
     shutil.rmtree(target / "adapter")
     versions: list[int] = []
-    measure = study._measure
+    measure = recall.measure
 
     def counting(subject: Any, probes: Any) -> Any:
         versions.append(subject._version.number)
         return measure(subject, probes)
 
-    monkeypatch.setattr(study, "_measure", counting)
+    monkeypatch.setattr(recall, "measure", counting)
     again = run(target / "job.json")
     assert of(again, "measured") == of(searched[1], "measured")
     assert versions == [3], "the last look alone"
@@ -551,6 +564,9 @@ def test_the_plan_of_a_resumed_job_is_the_first_one(
     plan = json.loads((path.parent / "plan.json").read_text())
     plan["documents"], plan["steps"] = [2], 3
     (path.parent / "plan.json").write_text(json.dumps(plan))
+    state = json.loads((path.parent / "resume" / "state.json").read_text())
+    state["clock"]["steps"] = 3
+    (path.parent / "resume" / "state.json").write_text(json.dumps(state))
     (path.parent / "measured-parent-1.0.json").unlink()
     (path.parent / "measured.json").unlink()
     events = run(path)
@@ -589,9 +605,8 @@ def test_a_resumed_job_keeps_the_precision_it_began_with(
     plan = json.loads(saved.read_text())
     assert plan["autocast"] in (True, False)
     saved.write_text(json.dumps({**plan, "autocast": autocast}))
-    resumed = study._Study(read_job(path), path.parent, threading.Event(), lambda **event: None)
-    resumed.run()
-    assert resumed.trainer.recipe.autocast is autocast
+    assert prepared(path).trainer.recipe.autocast is autocast
+    assert run(path)[-1]["event"] == "done"
 
 
 # Anchors and what is known of base and parent ---------------------------------------------------
@@ -728,11 +743,11 @@ def test_replay_is_mixed_in_by_its_shares(tmp_path: Path, tiny_folder: ModelFold
         lessons=[lesson(r) for r in new],
         shares={fact: 1 / len(due) for fact in due},
     )  # fmt: skip
-    learner = study._Study(read_job(path), path.parent, threading.Event(), lambda **event: None)
-    learner.run()
-    assert {s.document_id for s in learner._new} == {1, 2}
-    assert {s.fact for s in learner._old} == due
-    assert sum(s.weight for s in learner._old) == pytest.approx(1)
+    ready = prepared(path)
+    assert {s.document_id for s in ready.new} == {1, 2}
+    assert {s.fact for s in ready.old} == due
+    assert sum(s.weight for s in ready.old) == pytest.approx(1)
+    assert run(path)[-1]["event"] == "done"
     plan = json.loads((path.parent / "plan.json").read_text())
     assert 0.25 <= plan["replay"] <= 0.9
 
@@ -835,8 +850,7 @@ def test_the_job_says_how_many_minutes_there_are(tmp_path: Path, tiny_folder: Mo
         path = write_job(
             tmp_path / str(minutes), tiny_folder("llama"), minutes=minutes, spent_s=6.0
         )
-        made = study._Study(read_job(path), path.parent, threading.Event(), lambda **event: None)
-        budgets[minutes] = made.budget_s
+        budgets[minutes] = silent(path).budget_s
     assert budgets == {1.0: 54.0, 2.0: 114.0}
 
 
@@ -882,10 +896,7 @@ def test_whether_half_precision_pays_is_measured(
     tmp_path: Path, tiny_folder: ModelFolder, llama: LoadedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    path = write_job(tmp_path, tiny_folder("llama"))
-    made = study._Study(read_job(path), path.parent, threading.Event(), print)
-    made.engine = Engine(llama)
-    assert made._autocast_pays() in (True, False)
+    assert preparation.autocast_pays(Engine(llama)) in (True, False)
 
 
 def test_the_process_ends_when_its_standard_input_closes(
@@ -902,6 +913,6 @@ def test_the_process_ends_when_its_standard_input_closes(
         text=True,
     )
     assert child.stdout is not None
-    assert json.loads(child.stdout.readline()) == {"event": "phase", "phase": "loading"}
+    assert json.loads(child.stdout.readline()) == {"phase": "loading", "event": "phase"}
     code, _ = ended(child)
     assert code == 3

@@ -1,0 +1,64 @@
+"""The process of a study. It reads its job, and says what happens in JSON lines on standard output.
+
+It ends at once when its standard input closes (the learner died) and, on the line "stop", after
+saving its state so that the same job, started again, goes on at the same step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from autodidact.errors import AutodidactError
+from autodidact.learning.study.course import study
+from autodidact.learning.study.session import Session
+from autodidact.types import wire
+from autodidact.types.cycle import Job
+from autodidact.types.events import ErrorEvent, StudyEvent
+
+
+def main(path: Path) -> NoReturn:
+    """Work on a job and end the process. Output stays open to the very end: its end is what the
+    learner takes for ours. Tearing torch down in order takes long and serves nothing."""
+    code = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    stop, training = threading.Event(), threading.Event()
+    threading.Thread(target=_watch, args=(stop, training), daemon=True).start()
+
+    def emit(event: StudyEvent) -> None:
+        out.write(wire.to_json(event) + "\n")
+
+    try:
+        job = wire.from_json(Job, path.read_bytes(), path.name)
+        study(Session(job, path.parent, emit, stop, training))
+        code = 0
+    except AutodidactError as error:
+        emit(ErrorEvent(str(error)))
+        code = error.exit_code
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _watch(stop: threading.Event, training: threading.Event) -> None:
+    """End when told to: after the step that runs if training, at once otherwise (what is worth
+    keeping is on disk by then)."""
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            stop.set()
+            if not training.is_set():
+                os._exit(0)
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""The main path of a study.
+
+What was trained is measured at full length first. If the gate says that it changed too much, half
+and a quarter of the way from the parent are tried. The gate is asked here only to know whether to
+look further; the learner decides, on the same figures.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from autodidact.learning.study import planning
+from autodidact.learning.study.session import Session
+from autodidact.training.pace import Clock
+from autodidact.types.cycle import Plan
+from autodidact.types.events import DoneEvent, LogEvent, StepEvent, StopEvent
+
+if TYPE_CHECKING:
+    from autodidact.learning.study.preparation import Preparation
+
+MARGIN_S = 5.0
+"""For saving, loading and publishing the candidate."""
+CLOCK = "clock.json"
+
+
+def study(session: Session) -> None:
+    """Work on a job to its end, or to where it is asked to stop."""
+    session.phase("loading")
+    from autodidact import engine as engines
+    from autodidact.learning.study import measuring, preparation, search
+    from autodidact.models import loading
+
+    threads = loading.threads_for(session.job.threads, spare=True)
+    engine = engines.Engine(loading.load(Path(session.job.base.path), threads))
+    session.emit(LogEvent(engine.base.description))
+    came_from = session.job.parent
+    parent = engine.untouched
+    if came_from:
+        parent = measuring.load(engine, came_from.version, Path(came_from.path))
+    anchors = preparation.anchors(session, engine)
+    ready = preparation.prepare(session, engine, anchors)
+    bench = measuring.Bench(session, engine, parent, anchors, ready.plan.documents)
+
+    session.phase("measuring")
+    bench.measure_base()
+    begun = time.monotonic()
+    bench.measure_parent()
+    plan = _all_time_left(session, ready.plan, time.monotonic() - begun)
+
+    if not (session.folder / "trained").exists():
+        session.training.set()
+        if not _train(session, ready, plan):
+            session.emit(StopEvent())
+            return
+        session.training.clear()
+        if session.stop.is_set():
+            session.emit(StopEvent())
+            return
+    session.phase("measuring")
+    step = search.search(session, engine, bench)
+    clock = session.kept(Clock, CLOCK) or Clock()
+    session.emit(
+        DoneEvent(
+            steps=clock.steps,
+            exposures=round(clock.steps / plan.steps_a_pass * planning.FORMS_A_PASS),
+            step=step,
+            replay=plan.replay,
+            first_step_at=clock.began_at,
+        )
+    )
+
+
+def _all_time_left(session: Session, plan: Plan, measured_s: float) -> Plan:
+    """Training gets what measuring will not need: the candidate takes about as long as its parent
+    took. Once a step is saved, the plan stands."""
+    if (session.folder / "resume").exists():
+        return plan
+    left_s = session.left_s - 1.5 * measured_s - MARGIN_S
+    plan = replace(plan, train_s=max(plan.train_s, left_s))
+    session.keep("plan.json", plan)
+    return plan
+
+
+def _train(session: Session, ready: Preparation, plan: Plan) -> bool:
+    """All the steps, and the adapter on disk; False when asked to stop before the end."""
+    from autodidact.training import loop
+
+    session.phase("training")
+
+    def follow(clock: Clock, recent_s: Sequence[float]) -> None:
+        left = clock.steps - clock.step
+        eta_s = fmean(recent_s) * left
+        session.emit(StepEvent(clock.step, clock.steps, clock.losses[-1], eta_s))
+
+    early, batches = ready.batches(plan)
+    clock, ended = loop.train(
+        ready.trainer, early, batches, planning.PlanPace(plan), session.folder / "resume", follow,
+        session.stop,
+    )  # fmt: skip
+    if not ended:
+        return False
+    session.keep(CLOCK, clock)
+    # As a whole: once the folder stands, training is over, whatever happens after.
+    fresh = session.folder / "trained.new"
+    ready.trainer.export(fresh, session.job.base.name)
+    os.rename(fresh, session.folder / "trained")
+    return True

@@ -1,0 +1,155 @@
+"""What is asked of each version in a study, and what it answers.
+
+Which probes, how many blocks of general text and how many chats is settled once, by the time set
+aside; every version is asked the same. What was measured before a stop is not measured again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autodidact.engine import Engine, Version
+from autodidact.engine.examinee import Examinee
+from autodidact.errors import TrainingError
+from autodidact.evaluation import recall, well_formed
+from autodidact.learning.study import planning
+from autodidact.learning.study.preparation import MEASURE_SHARE
+from autodidact.learning.study.session import Session
+from autodidact.training.anchors import Anchors
+from autodidact.types.cycle import ArmName, Baseline, Measurement, ProbeResult
+from autodidact.types.documents import Probe
+from autodidact.types.events import MeasurementEvent
+
+PIECE = 48
+"""So many probes are asked between two words of progress."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is measured: probes by id, and how many blocks and chats."""
+
+    probes: tuple[str, ...]
+    blocks: int
+    chats: int
+
+
+def load(engine: Engine, number: int, folder: Path) -> Version:
+    """A version as the server will load it: from the bytes on disk."""
+    return engine.load(
+        number,
+        (folder / "adapter_config.json").read_bytes(),
+        (folder / "adapter_model.safetensors").read_bytes(),
+    )
+
+
+class Bench:
+    """Measures versions on the questions of a job, those on `documents` and on what is not new."""
+
+    def __init__(
+        self,
+        session: Session,
+        engine: Engine,
+        parent: Version,
+        anchors: Anchors,
+        documents: Sequence[int],
+    ) -> None:
+        self._session = session
+        self._engine = engine
+        self._parent = parent
+        self._anchors = anchors
+        name = "measured.json"
+        chosen = session.kept(Selection, name)
+        if chosen is None:
+            chosen = self._select(documents)
+            session.keep(name, chosen)
+        self.selection = chosen
+        ids = {probe.id: probe for probe in session.job.probes}
+        self._probes = [ids[i] for i in chosen.probes]
+
+    def measure_base(self) -> None:
+        """General text and chats, and what is to be forgotten, which the base never knew."""
+        job = self._session.job
+        forgotten = [p for p in self._probes if p.split == "forgotten"]
+        known = job.known.get("base", Baseline())
+        self.base = self._measure("base", self._engine.untouched, forgotten, known)
+
+    def measure_parent(self) -> None:
+        """The version that this cycle goes on from. Where it is the base, general text and chats
+        are known."""
+        job = self._session.job
+        known = job.known.get("parent", Baseline())
+        if not job.parent:
+            known = Baseline(self.base.general, self.base.chat)
+        self.parent = self._measure("parent", self._parent, self._probes, known)
+
+    def measure_candidate(self, version: Version, step: float) -> Measurement:
+        return self._measure("candidate", version, self._probes, Baseline(), step)
+
+    def _measure(
+        self,
+        arm: ArmName,
+        version: Version,
+        probes: Sequence[Probe],
+        known: Baseline,
+        step: float = 1.0,
+    ) -> Measurement:
+        """`known` are figures of the first blocks and chats, which are taken over."""
+        name = f"measured-{arm}-{step}.json"
+        result = self._session.kept(Measurement, name)
+        if result is None:
+            subject = Examinee(self._engine, version)
+            rows: list[ProbeResult] = []
+            for i in range(0, len(probes), PIECE):
+                self._session.progress(i, len(probes))
+                rows += recall.measure(subject, probes[i : i + PIECE])
+            general = [*known.general[: self.selection.blocks]]
+            blocks = self._anchors.blocks[len(general) : self.selection.blocks]
+            general += subject.nll(blocks) if blocks else []
+            chat = [*known.chat[: self.selection.chats]]
+            prompts = self._anchors.prompts[len(chat) : self.selection.chats]
+            replies = well_formed.measure(subject, prompts) if prompts else []
+            chat += [reply.well_formed for reply in replies]
+            result = Measurement(arm, step, tuple(rows), tuple(general), tuple(chat))
+            self._session.keep(name, result)
+        self._session.emit(MeasurementEvent(arm, step, result.rows, result.general, result.chat))
+        return result
+
+    def _select(self, documents: Sequence[int]) -> Selection:
+        """All, or a part of each split in an order fixed by the probes' ids: what can be measured
+        in the time set aside, by a few that are timed."""
+        job, anchors = self._session.job, self._anchors
+        pools = planning.pools(job.probes, documents)
+        sample = [p for pool in pools.values() for p in pool][:4]
+        if not sample:
+            raise TrainingError("no probe could be written for these documents")
+        if not anchors.blocks:
+            raise TrainingError("the base model ends every text at once: nothing to measure it on")
+        subject = Examinee(self._engine, self._engine.untouched)
+        seconds = {
+            "probes": _timed(lambda: recall.measure(subject, sample), len(sample)) * 0.6,
+            "blocks": _timed(lambda: subject.nll(anchors.blocks[:4]), 4),
+            "chats": _timed(lambda: well_formed.measure(subject, anchors.prompts[:8]), 8) * 0.6,
+        }
+        arms = 1 + sum(arm not in job.known for arm in ("base", "parent"))
+        limits, blocks, chats = planning.sizes(
+            {split: len(pool) for split, pool in pools.items()},
+            job.limits,
+            seconds,
+            MEASURE_SHARE * self._session.budget_s,
+            arms,
+        )
+        chosen = [p for split in pools for p in planning.spread(pools[split], limits[split])]
+        return Selection(
+            tuple(probe.id for probe in chosen),
+            min(blocks, len(anchors.blocks)),
+            min(chats, len(anchors.prompts)),
+        )
+
+
+def _timed(work: Callable[[], object], count: int) -> float:
+    begun = time.monotonic()
+    work()
+    return (time.monotonic() - begun) / count

@@ -1,0 +1,193 @@
+"""What a study needs before it can train: anchors, a trainer, sequences, and the plan.
+
+Time is the plan: the speed of the first steps sets how many of the offered documents are taken and
+how many steps are done, so that a slow machine learns less in a cycle, not never. A job that goes
+on keeps to the anchors, the precision and the plan that it began with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from autodidact.engine import Engine
+from autodidact.engine.examinee import Examinee
+from autodidact.errors import TrainingError
+from autodidact.learning.study import planning
+from autodidact.learning.study.session import Session
+from autodidact.lessons import self_written
+from autodidact.models import loading
+from autodidact.training import anchors as anchoring
+from autodidact.training import sft
+from autodidact.training.anchors import Anchors
+from autodidact.training.batches import endless_batches, one_pass
+from autodidact.training.objectives import AnswerLoss
+from autodidact.training.recipe import Recipe, recipe_for
+from autodidact.training.sequences import (
+    ASKED,
+    TrainingSequence,
+    Weave,
+    tokenise,
+    weave,
+    weighted,
+)
+from autodidact.types import wire
+from autodidact.types.cycle import Plan
+from autodidact.types.documents import Example
+from autodidact.types.events import AnchorsEvent, LogEvent, PlanEvent
+
+ANCHOR_SHARE = 0.10
+MEASURE_SHARE = 0.20
+WRITING_SHARE = 0.15
+PLAN = "plan.json"
+Batches = Iterator[list[TrainingSequence]]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What training needs. `new` are sequences on what is taught, `old` those of replay; where
+    nothing is new, all of the store is `new`."""
+
+    trainer: sft.Trainer[TrainingSequence]
+    weaving: Weave | None
+    new: Sequence[TrainingSequence]
+    old: Sequence[TrainingSequence]
+    plan: Plan
+    seed: int
+
+    def batches(self, plan: Plan) -> tuple[Batches, Batches]:
+        """Batches on questions alone, for the beginning, and batches on everything."""
+        asked = [s for s in self.new if s.kind in ASKED] or self.new
+        size, share = self.trainer.recipe.batch_size, plan.replay
+        return (
+            endless_batches(asked, self.old, share, size, self.seed, self.weaving),
+            endless_batches(self.new, self.old, share, size, self.seed + 1, self.weaving),
+        )
+
+
+def anchors(session: Session, engine: Engine) -> Anchors:
+    """Those of earlier cycles and what this one adds; a job that goes on keeps to those it began
+    with, for what is trained and measured depends on them."""
+    known = Path(session.job.anchors)
+    target = session.folder / "anchors.json"
+    if not target.exists():
+        have = anchoring.read(json.loads(known.read_text()) if known.exists() else None)
+        if have.complete:
+            return have
+        session.phase("preparing")
+        share = ANCHOR_SHARE * session.budget_s
+        whole = anchoring.extend(engine, have, share, session.progress)
+        session.write(target.name, json.dumps(whole.plain()))
+    session.emit(AnchorsEvent(str(target)))
+    return anchoring.read(json.loads(target.read_text()))
+
+
+def parent_tensors(session: Session) -> dict[str, torch.Tensor] | None:
+    """The adapter that this cycle trains on; None begins a fresh one."""
+    if not session.job.parent or session.job.fresh:
+        return None
+    return load_file(Path(session.job.parent.path) / "adapter_model.safetensors")
+
+
+def prepare(session: Session, engine: Engine, anchors: Anchors) -> Preparation:
+    """The trainer, what it trains on, and the plan."""
+    base, job, settings = engine.base, session.job, session.settings
+    adapter = parent_tensors(session)
+    trainer = sft.Trainer(
+        base, AnswerLoss(base), _recipe(session, engine, adapter), anchors.training, adapter
+    )
+    weaving = weave(base, anchors.training)
+    lessons = {x.document_id: tokenise(base, x.examples) for x in job.lessons}
+    for number, rows in _self_written(session, engine).items():
+        lessons[number] += tokenise(base, rows)
+    old = weighted(tokenise(base, job.replay), job.shares)
+    plan = session.kept(Plan, PLAN) or _plan(session, trainer, weaving, lessons, old)
+    new = [s for i in plan.documents for s in lessons[i]]
+    if not lessons:
+        new, old = old, []
+    session.emit(PlanEvent(plan.documents, plan.steps, plan.seconds_per_step, plan.replay))
+    return Preparation(trainer, weaving, new, old, plan, settings.seed)
+
+
+def autocast_pays(engine: Engine) -> bool:
+    """Whether bfloat16 products are faster here than those of the base's own dtype."""
+    return loading.half_precision_pays(engine.base)
+
+
+def _recipe(session: Session, engine: Engine, adapter: Mapping[str, torch.Tensor] | None) -> Recipe:
+    """The recipe of the base's size. An adapter goes on at its own rank, whatever the setting is by
+    now, and with a KL weight that follows its drift."""
+    begun = session.kept(Plan, PLAN)
+    autocast = begun.autocast if begun else autocast_pays(engine)
+    recipe = recipe_for(engine.base.parameters, session.settings, autocast)
+    if adapter is None:
+        return recipe
+    rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
+    weight = planning.kl_weight(session.settings, session.job.rise)
+    session.emit(LogEvent(f"KL weight {weight:.0f}"))
+    return replace(recipe, rank=rank, kl_weight=weight)
+
+
+def _self_written(session: Session, engine: Engine) -> dict[int, list[Example]]:
+    """Questions and implications by the base itself, if it is large enough: by document."""
+    least = session.settings.self_written_from_billion * 1e9
+    if engine.base.parameters < least or not session.job.lessons:
+        return {}
+    name = "self-written.json"
+    made = session.kept(tuple[Example, ...], name)
+    if made is None:
+        session.phase("preparing")
+        chunks = [chunk for lesson in session.job.lessons for chunk in lesson.chunks]
+        made = tuple(
+            self_written.write(
+                Examinee(engine, engine.untouched).complete,
+                chunks,
+                WRITING_SHARE * session.budget_s,
+                lambda done: session.progress(done, len(chunks)),
+            )
+        )
+        session.emit(LogEvent(f"{len(made)} examples written by the model itself"))
+        session.write(name, wire.to_json(made))
+    found: dict[int, list[Example]] = {}
+    for example in made:
+        found.setdefault(example.document_id, []).append(example)
+    return found
+
+
+def _plan(
+    session: Session,
+    trainer: sft.Trainer[TrainingSequence],
+    weaving: Weave | None,
+    lessons: Mapping[int, Sequence[TrainingSequence]],
+    old: Sequence[TrainingSequence],
+) -> Plan:
+    """Which documents and how many steps fit, by steps that are tried."""
+    session.phase("planning")
+    job, settings, size = session.job, session.settings, trainer.recipe.batch_size
+    everything = [s for rows in lessons.values() for s in rows] if lessons else old
+    replayed = old if lessons else []
+    if not everything:
+        raise TrainingError("no example of these documents fits the model's context")
+
+    def a_pass(documents: Sequence[int], share: float) -> int:
+        new = [s for i in documents for s in lessons[i]] if lessons else old
+        return len(one_pass(new, replayed, share, size, 0, weaving))
+
+    share = settings.replay_share if replayed else 0.0
+    trial = endless_batches(everything, replayed, share, size, 0, weaving)
+    step_s = sft.seconds_per_step(trainer, trial)
+    train_s = session.left_s * (1 - MEASURE_SHARE)
+    if job.kind == "forget":
+        train_s = max(train_s, planning.relearning_s(a_pass([], 0.0), step_s))
+    offered = [i for i in lessons if lessons[i]]
+    plan = planning.fit(settings, offered, a_pass, share, step_s, train_s)
+    if job.steps:
+        plan = replace(plan, steps=job.steps, most_steps=job.steps)
+    plan = replace(plan, autocast=trainer.recipe.autocast)
+    session.keep(PLAN, plan)
+    return plan

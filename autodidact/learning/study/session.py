@@ -1,0 +1,71 @@
+"""A job that is being worked on: its folder, its time, whom to tell, and when to stop."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from autodidact.errors import Misfit
+from autodidact.settings import TrainingSettings
+from autodidact.types import wire
+from autodidact.types.cycle import Job
+from autodidact.types.events import Phase, PhaseEvent, ProgressEvent, StudyEvent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Session:
+    """`stop` asks for an end; while `training` is set, it comes after the step that runs."""
+
+    job: Job
+    folder: Path
+    emit: Callable[[StudyEvent], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    training: threading.Event = field(default_factory=threading.Event)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def settings(self) -> TrainingSettings:
+        return TrainingSettings(**self.job.training)
+
+    @property
+    def budget_s(self) -> float:
+        """The seconds that the job may take, those of earlier starts taken off."""
+        return self.job.minutes * 60 - self.job.spent_s
+
+    @property
+    def left_s(self) -> float:
+        return self.budget_s - (time.monotonic() - self.begun)
+
+    def phase(self, name: Phase) -> None:
+        self.emit(PhaseEvent(name))
+
+    def progress(self, step: int, of: int) -> None:
+        self.emit(ProgressEvent(step, of))
+
+    # What an earlier start of the job found out ---------------------------------------------
+
+    def kept(self, kind: type[T], name: str) -> T | None:
+        """What `keep` left under this name; None without it, or where another version of this
+        program left it: then it is found out anew."""
+        path = self.folder / name
+        try:
+            return wire.from_json(kind, path.read_bytes(), name) if path.exists() else None
+        except Misfit:
+            return None
+
+    def keep(self, name: str, value: object) -> None:
+        """Leave a value for the next start of the job."""
+        self.write(name, wire.to_json(value))
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the folder, as a whole."""
+        fresh = self.folder / f"{name}.new"
+        fresh.write_text(text)
+        os.replace(fresh, self.folder / name)

@@ -1,0 +1,33 @@
+"""What the learner says of itself: a row in its database, for whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from autodidact.types.events import Phase
+
+State = Literal[
+    "idle", "fetching", "preparing", "training", "measuring", "publishing", "stopped", "offline"
+]
+
+
+@dataclass(frozen=True)
+class LearnerStatus:
+    """What it is doing. `step` of `of` and `eta_s` (seconds left) are of the present phase, `loss`
+    in nats a token; `documents` is how many the cycle took, `queued` how many wait; `next_at` and
+    `updated_at` are Unix time; `verdict` is the report of the last cycle, as JSON. `offline` is
+    said by who hears nothing."""
+
+    state: State = "idle"
+    phase: Phase | None = None
+    cycle: int | None = None
+    step: int | None = None
+    of: int | None = None
+    loss: float | None = None
+    eta_s: float | None = None
+    documents: int | None = None
+    queued: int | None = None
+    next_at: float | None = None
+    verdict: dict[str, Any] | None = None
+    updated_at: float = 0.0
