@@ -121,7 +121,8 @@ def _section(name: str, about: str, rows: list[tuple[str, Any]]) -> str:
         "|---|---|---|---|",
     ]
     for key, info in rows:
-        cells = (f"`{key}`", _default(info.default), _allowed(info), info.description or "")
+        says = " ".join((info.description or "").split())  # a row of a table is one line
+        cells = (f"`{key}`", _default(info.default), _allowed(info), says)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
