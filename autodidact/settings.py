@@ -175,7 +175,8 @@ class ServerSettings(Section):
     max_concurrent: int = Field(32, ge=1, le=256)
     """Replies generated at the same time, in one batch; more wait in the queue."""
     max_queue: int = Field(64, ge=0, le=4096)
-    """Requests that may wait; more get a 503."""
+    """Requests that may wait; more get a 503. A generator without a queue begins these at once,
+    too."""
     queue_seconds: float = Field(30.0, gt=0)
     """A request that has waited this long for its turn gets a 503."""
     reply_seconds: float = Field(600.0, gt=0)

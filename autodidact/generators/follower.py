@@ -151,7 +151,6 @@ class Follower:
         batcher = Batcher(
             engine,
             max_concurrent=chosen.max_concurrent,
-            max_queue=chosen.max_queue,
             prefill_tokens=chosen.prefill_tokens,
             queue_seconds=chosen.queue_seconds,
             reply_seconds=chosen.reply_seconds,

@@ -101,18 +101,17 @@ class LocalGenerator:
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
     ) -> Prepared:
         loaded, live = self._follower.ready()
-        loaded.batcher.check()
         version = self._choose(loaded, live, model)
         return _fitting(loaded, version, loaded.dialogue_ids(messages), params)
 
     def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
         loaded, live = self._follower.ready()
-        loaded.batcher.check()
         version = self._choose(loaded, live, model)
         return _fitting(loaded, version, loaded.text_ids(text), params)
 
     def stream(self, prepared: Prepared) -> TextStream:
-        """The reply's deltas; the request waits for its turn from now on. Raises Busy."""
+        """The reply's deltas; the request waits for its turn from now on, and is ended by Busy
+        where that does not come in time."""
         loaded, _ = self._follower.ready()
         prompt: _Prompt = prepared.handle
         return loaded.reply(prompt.version, prompt.ids, prepared.params)
