@@ -16,12 +16,13 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from autodidact import settings
+from autodidact import generators, settings
 from autodidact.commands.entry import entry_point
 from autodidact.errors import SettingError
+from autodidact.generators import ServingContext
 from autodidact.home import lock, prepare_home
 from autodidact.learning.progress import set_up_logging
-from autodidact.models import bases
+from autodidact.types.protocols import Runs
 from autodidact.web.app import build_app
 from autodidact.web.limits import connections
 
@@ -51,17 +52,10 @@ def main(
     prepare_home(tree.home)
     with lock(tree.home, "server"):
         listener = _listen(section.host, section.port)
-        from autodidact.generators.local import LocalGenerator
-        from autodidact.models import quantisation
-
-        if section.quantisation != "none":
-            quantisation.require(section.quantisation)
-        generator = LocalGenerator(
-            tree.home,
-            section,
-            lambda: bases.resolve(tree.model, tree.revision, tree.home, log.info),
-        )
-        generator.start()
+        context = ServingContext(tree.home, section, tree.model, tree.revision)
+        generator = generators.build(tree.generators, context)
+        if isinstance(generator, Runs):
+            generator.start()
         app = build_app(section, tree.home, generator, tree.retrieval)
         bound = listener.getsockname()[1]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(section.host, section.host)  # noqa: S104
@@ -83,7 +77,8 @@ def main(
         try:
             uvicorn.Server(config_).run(sockets=[listener])
         finally:
-            generator.close()
+            if isinstance(generator, Runs):
+                generator.close()
         log.info("stopped")
 
 

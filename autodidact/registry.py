@@ -1,6 +1,7 @@
-"""Parts that are found, not listed: a source or a filter is one file in its kind's package.
+"""Parts that are found, not listed: a source, a filter or a generator is one file in its kind's
+package.
 
-A part is a class that names its settings in a class attribute `settings` and has the method of its
+A part is a class that names its settings in a class attribute `settings` and has the methods of its
 kind; its `name` is the name of its table in `autodidact.toml`. Only modules that hold a line
 `settings = …` are imported, so that what a part works with (a client, a parser) loads when the part
 does. One's own part is named by `module:Class`, from anywhere that Python finds.
@@ -28,15 +29,16 @@ _DECLARES = re.compile(r"^[ \t]+settings\b[^=\n]*=", re.M)
 
 @dataclass(frozen=True)
 class Kind:
-    """`method` is what tells a part of this kind; `package` is where ours are."""
+    """`methods` are what tells a part of this kind; `package` is where ours are."""
 
     word: str
     package: str
-    method: str
+    methods: tuple[str, ...]
 
 
-SOURCES = Kind("source", "autodidact.sources", "documents")
-FILTERS = Kind("filter", "autodidact.curation", "check")
+SOURCES = Kind("source", "autodidact.sources", ("documents",))
+FILTERS = Kind("filter", "autodidact.curation", ("check",))
+GENERATORS = Kind("generator", "autodidact.generators", ("stream", "prepare", "models", "status"))
 
 
 def found(kind: Kind) -> dict[str, type[Any]]:
@@ -81,9 +83,15 @@ def build(kind: Kind, tables: Any) -> list[Any]:
 
     `tables` is the section of the settings that holds them; one without `enabled` is.
     """
-    made = [(part, getattr(tables, name)) for name, part in found(kind).items()]
-    made += [(_named(table.class_), table) for _, table in getattr(tables, "own", ())]
-    return [part(table) for part, table in made if getattr(table, "enabled", True)]
+    there = listed(kind, tables)
+    return [part(table) for _, part, table in there if getattr(table, "enabled", True)]
+
+
+def listed(kind: Kind, tables: Any) -> list[tuple[str, type[Any], Any]]:
+    """(name of its table, class, table) of every part: ours, then one's own."""
+    ours = [(name, part, getattr(tables, name)) for name, part in found(kind).items()]
+    own = [(name, _named(table.class_), table) for name, table in getattr(tables, "own", ())]
+    return ours + own
 
 
 def _named(path: str) -> Any:
@@ -100,9 +108,10 @@ def _declares(module: str) -> bool:
 def _lacks(kind: Kind, part: Any) -> str:
     """What is missing for a part of this kind, in a few words; empty if it is one."""
     if not isinstance(part, type):
-        return f"class of that name with a method `{kind.method}`"
-    if not callable(getattr(part, kind.method, None)):
-        return f"method `{kind.method}`"
+        return f"class of that name with a method `{kind.methods[0]}`"
+    for method in kind.methods:
+        if not callable(getattr(part, method, None)):
+            return f"method `{method}`"
     if not isinstance(getattr(part, "settings", None), type):
         return "`settings`, the class of its settings"
     if not isinstance(getattr(part, "name", None), str):

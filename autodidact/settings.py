@@ -6,10 +6,10 @@ their section, never the tree and never `os.environ`. Relative paths count from 
 settings file (on the command line: from the working folder). The sentence under each field is its
 documentation.
 
-What a source or a filter may be told stands beside it, and `registry` finds it: `tree` is
-`Settings` with a table for each (`[sources.NAME]`, `[curation.NAME]`), and for one's own that the
-file names (`[sources.own.NAME]`). That is done when settings are asked for, never at import,
-because those modules import this one.
+What a source, a filter or a generator may be told stands beside it, and `registry` finds it:
+`tree` is `Settings` with a table for each (`[sources.NAME]`, `[curation.NAME]`,
+`[generators.NAME]`), and for one's own that the file names (`[sources.own.NAME]`). That is done
+when settings are asked for, never at import, because those modules import this one.
 
 May import: errors, registry.
 """
@@ -46,14 +46,19 @@ from autodidact.errors import SettingError
 
 PROJECT = Path(__file__).resolve().parent.parent
 ENV_PREFIX = "AUTODIDACT_"
-KINDS = {"sources": registry.SOURCES, "curation": registry.FILTERS}
+KINDS = {
+    "sources": registry.SOURCES,
+    "curation": registry.FILTERS,
+    "generators": registry.GENERATORS,
+}
 """The sections that hold a table for each part of a kind."""
 Own = tuple[tuple[str, str, str, type[Any]], ...]
 """One's own parts: section, name, path of the class, class."""
 
 
 class Section(BaseModel):
-    """A table of the file. The settings of a source or a filter are one, and stand beside it."""
+    """A table of the file. The settings of a source, a filter or a generator are one, and stand
+    beside it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -72,6 +77,10 @@ class SourcesSettings(Section):
 
 class CurationSettings(Section):
     """The tables of the filters, which stand beside them."""
+
+
+class GeneratorsSettings(Section):
+    """The tables of the generators, which stand beside them. `server.generator` chooses one."""
 
 
 class ScheduleSettings(Section):
@@ -158,12 +167,16 @@ class ServerSettings(Section):
     """Address to listen on. There is no login: leave it at 127.0.0.1 unless a proxy guards it."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on."""
+    generator: str = "local"
+    """What answers: "local" is the model in the server itself; else the name of a table under
+    `[generators]` or `[generators.own]`."""
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """Host names under which the page may be opened (protects against DNS rebinding)."""
     max_concurrent: int = Field(32, ge=1, le=256)
     """Replies generated at the same time, in one batch; more wait in the queue."""
     max_queue: int = Field(64, ge=0, le=4096)
-    """Requests that may wait; more get a 503."""
+    """Requests that may wait; more get a 503. A generator without a queue begins these at once,
+    too."""
     queue_seconds: float = Field(30.0, gt=0)
     """A request that has waited this long for its turn gets a 503."""
     reply_seconds: float = Field(600.0, gt=0)
@@ -221,6 +234,8 @@ class Settings(BaseSettings):
     """What a checkpoint must show before it is published."""
     server: ServerSettings = ServerSettings()
     """The chat server."""
+    generators: GeneratorsSettings = GeneratorsSettings()
+    """What may answer in it."""
     retrieval: RetrievalSettings = RetrievalSettings()
     """Looking things up in what was learned."""
 
@@ -237,7 +252,7 @@ class Settings(BaseSettings):
 
 
 def tree(own: Own = ()) -> type[Settings]:
-    """`Settings` with a table for each source and filter there is, one's own included."""
+    """`Settings` with a table for each part that there is, one's own included."""
     parts = tuple((name, *found) for name in KINDS for found in registry.found(KINDS[name]).items())
     return _tree(parts, own)
 

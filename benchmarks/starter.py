@@ -51,10 +51,11 @@ from autodidact.chat import retrieval  # noqa: E402
 from autodidact.engine import Engine  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import well_formed as talk  # noqa: E402
-from autodidact.generators.local import LocalGenerator  # noqa: E402
+from autodidact.generators import ServingContext  # noqa: E402
+from autodidact.generators.local import LocalGenerator, LocalSettings  # noqa: E402
 from autodidact.home import prepare_home  # noqa: E402
 from autodidact.lessons.probes import probe_id, write_probes  # noqa: E402
-from autodidact.models import bases, loading  # noqa: E402
+from autodidact.models import loading  # noqa: E402
 from autodidact.models.prompts import prompt_ids  # noqa: E402
 from autodidact.proof.choices import f1, holds  # noqa: E402
 from autodidact.reading.answers import exact_match  # noqa: E402
@@ -316,9 +317,8 @@ def serving(subject: Subject) -> Iterator[LocalGenerator]:
         home = Path(folder)
         prepare_home(home)
         name = str(subject.path.resolve())
-        generator = LocalGenerator(
-            home, ServerSettings(), lambda: bases.resolve(name, "", home, lambda line: None)
-        )
+        context = ServingContext(home, ServerSettings(), name, "")
+        generator = LocalGenerator(LocalSettings(), context)
         generator.start()
         try:
             while generator.status().state == "loading":

@@ -1,5 +1,5 @@
 """Write `docs/settings.md` out of the sentences under the fields of `autodidact/settings.py`, and
-under those of the settings beside each source and filter.
+under those of the settings beside each source, filter and generator.
 
     python scripts/write_settings_docs.py
 
@@ -73,10 +73,11 @@ AUTODIDACT_SOURCES__FILES='["library", "/home/you/notes"]' make run
 **Flags** exist for `model`, `home` and `cycle_minutes` of the learner and for `model`, `home`,
 `host` and `port` of the server.
 
-**Sources and filters of your own** have tables too: `[sources.own.NAME]` and `[curation.own.NAME]`,
-with `class = "module:Class"` and what that class may be told. The module lies beside the settings
-file or is installed; [CONTRIBUTING.md](../CONTRIBUTING.md) shows how to write one. It runs within
-the programs: name only what you trust.
+**Sources, filters and generators of your own** have tables too: `[sources.own.NAME]`,
+`[curation.own.NAME]` and `[generators.own.NAME]`, with `class = "module:Class"` and what that class
+may be told. The module lies beside the settings file or is installed;
+[CONTRIBUTING.md](../CONTRIBUTING.md) shows how to write one. It runs within the programs: name only
+what you trust.
 
 A key that does not exist, or a value out of range, ends the program with one line that names the
 key and, where there is one, the nearest that exists.
@@ -121,7 +122,8 @@ def _section(name: str, about: str, rows: list[tuple[str, Any]]) -> str:
         "|---|---|---|---|",
     ]
     for key, info in rows:
-        cells = (f"`{key}`", _default(info.default), _allowed(info), info.description or "")
+        says = " ".join((info.description or "").split())  # a row of a table is one line
+        cells = (f"`{key}`", _default(info.default), _allowed(info), says)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

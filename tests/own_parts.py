@@ -1,4 +1,4 @@
-"""The sources and filters that a page shows, laid out as files."""
+"""The sources, filters and generators that a page shows, laid out as files."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ ROOMS: dict[str, str] = {
     "engine": "types errors models",
     "training": "types errors settings models engine",
     "evaluation": "types reading",
-    "generators": "types errors settings checkpoints models engine",
+    "generators": "types errors settings registry checkpoints models engine",
     "reports": "types errors store checkpoints lessons reading evaluation",
     "learning": "types errors settings home inbox store checkpoints sources curation reading "
     "lessons models engine training evaluation reports",
@@ -206,6 +206,7 @@ def test_the_store_does_speak_sql() -> None:
         "autodidact.web.app",
         "autodidact.learning.cycle",
         "autodidact.commands.app",
+        "autodidact.generators.local",
         "web_learner",
         "server",
     ],

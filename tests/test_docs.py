@@ -290,7 +290,7 @@ EXAMPLES = {
     f"{page.name}:{number}": text
     for page in PAGES
     for number, text in enumerate(blocks(page, "python"), 1)
-    if text not in modules(page).values()  # a source or filter: test_contributing runs those
+    if text not in modules(page).values()  # a part of its own: test_contributing runs those
 }
 
 

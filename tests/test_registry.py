@@ -45,6 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_ours_are_found() -> None:
     assert list(registry.found(registry.SOURCES)) == ["wikipedia"]
     assert list(registry.found(registry.FILTERS)) == ["length"]
+    assert list(registry.found(registry.GENERATORS)) == ["local"]
 
 
 def test_a_file_without_settings_is_not_imported(folder: Path) -> None:

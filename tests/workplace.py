@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from autodidact.settings import PROJECT, Settings, load
 from autodidact.types.chat import Message
@@ -108,13 +108,15 @@ class Workplace:
     def environment(self) -> dict[str, str]:
         return child_environment()
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """A program of the project, its output in one pipe."""
+    def start(
+        self, *arguments: str, output: IO[str] | int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        """A program of the project, its output in one pipe, or in a file."""
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
             env=child_environment(),
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
         )

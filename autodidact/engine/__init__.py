@@ -5,6 +5,8 @@ cache       keys and values of the requests that run, a slot each
 core        `Engine`: load a version, complete and score in fixed batches
 tokens      tokens as text and bytes
 sampling    the next token of each row, by its own parameters and its own random numbers
+tickets     `Ticket`: what a request holds while it waits and runs
+slots       `Slots`: the requests that the model is at, and its passes over them
 batcher     `Batcher`: requests join and leave a running batch at token boundaries
 
 May import: types, errors, models.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tokenizers.decoders import DecodeStream
 
-from autodidact.engine.batcher import Ticket
+from autodidact.engine.tickets import Ticket
 from autodidact.engine.tokens import explain
 from autodidact.generators.stops import StopStrings
 from autodidact.models.loading import LoadedBase

@@ -55,6 +55,18 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class Runs(Protocol):
+    """A generator with something to begin and to end: a thread, a model, a connection. The server
+    calls `start` before its first request, and `close` after its last."""
+
+    def start(self) -> None:
+        """Returns at once: what takes long goes on beside it, while `status` says "loading"."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
 class CountsTokens(Protocol):
     """A generator that knows how long a prompt is before it answers."""
 

@@ -5,8 +5,9 @@ The app opens `chat.db` in `home` (it is that file's only writer) and reads `lea
 SIGINT arrives. A server that stops in another way (a test's) calls
 `app.state.site.shutdown.begin()`.
 
-Overload is answered here: a request for a reply beyond the bounded queue gets a 503, one beyond its
-address's share a 429, both with `Retry-After` in whole seconds (RFC 9110, §10.2.3).
+Overload is answered here, for every generator: a request for a reply beyond the places there are
+gets a 503 (`web.limits`), one beyond its address's share a 429, both with `Retry-After` in whole
+seconds (RFC 9110, §10.2.3).
 """
 
 from __future__ import annotations
@@ -290,14 +291,13 @@ async def _told(request: Request, error: Exception) -> Response:
     if _as_openai(request):
         return openai.error_response(error)
     site = site_of(request)
-    told = chat.failure(error)
     status = 500
     if isinstance(error, GeneratorError):
+        site.places.advise(error)
         status = error.status
     elif isinstance(error, ResourceError):
         status = 507
-    if status in (429, 503):
-        told.setdefault("retry_after_s", site.places.retry_after_s)
+    told = chat.failure(error)
     headers = {}
     if "retry_after_s" in told:
         headers["Retry-After"] = str(told["retry_after_s"])

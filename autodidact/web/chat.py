@@ -1,7 +1,7 @@
 """`POST /chat`: a reply as JSON or as a stream of events.
 
 A request takes one of the bounded places for replies or is refused (`Busy`, 503). Its reply then
-runs on a thread of its own (`streaming.py`). The generator may still refuse it before its first
+runs on a thread of its own (`streaming.py`). The generator may still end it before its first
 token, when its turn does not come in time: as JSON that is a 503 too, and nothing is stored; in a
 stream, whose status has gone out, an `error` event, and the question stays, to be asked again.
 """

@@ -6,7 +6,11 @@ and neither takes a lock: they belong to the event loop. The token bucket is our
 (5.8) has none: with its windows, who has spent all waits for a whole minute instead of for the next
 share of it, and its memory is not bounded by a number of addresses.
 
-Nothing waits here: the generator queues, and itself refuses a request whose turn does not come.
+`Places` is the only bound on how many, whatever generator serves: none counts what it is asked. The
+waiting itself is not done here but where turns are given: the local model's batch lets the next one
+in at the token at which a place in it comes free, and ends with Busy what waited too long
+(`server.queue_seconds`). A generator without turns begins each reply at once; for it the two
+numbers together are how many run. When to come again is estimated here for all of them.
 """
 
 from __future__ import annotations
@@ -17,13 +21,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from autodidact.errors import Busy, RateExceeded
+from autodidact.errors import Busy, GeneratorError, RateExceeded
 
 LONGEST_WAIT_S = 60
 """No one is told to come back later than that: an estimate is not worth more."""
 FIRST_GUESS_S = 4.0
 """How long a reply is taken to last before any has ended."""
 _WEIGHT = 0.2
+OVERLOAD = frozenset({429, 503})
+"""The statuses of a refusal that coming again may help."""
 ADDRESSES = 10_000
 
 
@@ -52,6 +58,11 @@ class Places:
         self.taken -= 1
         if reply_s is not None:
             self._reply_s += _WEIGHT * (reply_s - self._reply_s)
+
+    def advise(self, error: GeneratorError) -> None:
+        """Give a refusal for want of room the time to come again, if it names none itself."""
+        if error.retry_after_s is None and error.status in OVERLOAD:
+            error.retry_after_s = self.retry_after_s
 
     @property
     def retry_after_s(self) -> int:

@@ -40,7 +40,7 @@ FIGURES = {
     "tokens_total": "Tokens generated.",
     "prompt_tokens_total": "Prompt tokens computed.",
     "cancelled_total": "Replies that were stopped before their end.",
-    "refused_total": "Requests that the generator refused because it was full or too slow.",
+    "refused_total": "Requests that the generator ended because their turn did not come in time.",
     "steps_total": "Passes of the model that generated tokens, one token a running reply.",
     "reloads_total": "Versions that went live.",
     "rejected_total": "Versions that did not load.",

@@ -126,9 +126,14 @@ class Streams:
                 log.exception("a reply failed")
             end = error
         finally:
-            # The place first: who has read the end may count on it.
-            self._tell(self._site.places.free, first_at and time.monotonic() - first_at)
-            self._tell(self._queue.put_nowait, (index, end))
+            self._tell(self._ended, index, first_at and time.monotonic() - first_at, end)
+
+    def _ended(self, index: int, reply_s: float | None, end: Exception | None) -> None:
+        """A stream has ended, `reply_s` after its first delta, if it had one."""
+        self._site.places.free(reply_s)  # first: who has read the end may count on it
+        if reply_s is None and isinstance(end, GeneratorError):
+            self._site.places.advise(end)
+        self._queue.put_nowait((index, end))
 
     def _tell(self, callback: Callable[..., None], *args: Any) -> None:
         if not self._loop.is_closed():

@@ -106,7 +106,6 @@ def ours(plan: dict[str, Any]) -> Run:
     batcher = Batcher(
         engine,
         max_concurrent=plan["max_concurrent"],
-        max_queue=len(plan["prompts"]),
         prefill_tokens=plan["prefill_tokens"],
     )
     batcher.start()

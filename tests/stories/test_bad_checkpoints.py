@@ -24,8 +24,8 @@ from autodidact import checkpoints
 from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.errors import CheckpointError
-from autodidact.generators import local
-from autodidact.generators.local import LocalGenerator
+from autodidact.generators import ServingContext, follower
+from autodidact.generators.local import LocalGenerator, LocalSettings
 from autodidact.home import prepare_home
 from autodidact.models import bases
 from autodidact.models.loading import LoadedBase
@@ -271,13 +271,19 @@ class Watched(LocalGenerator):
     """Counts its looks, and notes at which of them a version went live."""
 
     looks = 0
-
-    def _follow(self) -> None:
-        self.looks += 1
-        super()._follow()
-        self.at[self.status().live] = self.at.get(self.status().live, self.looks)
-
     at: dict[int, int]
+
+    def start(self) -> None:
+        self.at = {}
+        real = self._follower.look
+
+        def look() -> None:
+            self.looks += 1
+            real()
+            self.at.setdefault(self.status().live or 0, self.looks)
+
+        self._follower.look = look  # type: ignore[method-assign]
+        super().start()
 
 
 @pytest.fixture
@@ -287,17 +293,17 @@ def generator(
     adapters: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Watched]:
-    monkeypatch.setattr(local, "POLL_S", 0.02)
+    monkeypatch.setattr(follower, "POLL_S", 0.02)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     publish_damaged(home, adapters[0], 1, None)
     base = bases.Base("tiny", tiny_folder("llama"), "folder", "", BASE_SHA, "")
-    made = Watched(home, ServerSettings(threads=1), lambda: base)
-    made.at = {}
+    context = ServingContext(home, ServerSettings(threads=1), "auto", "")
+    made = Watched(LocalSettings(), context, lambda: base)
     made.start()
     wait_for(lambda: made.status().state == "ready", 60, "the base")
     yield made
     made.close()
-    made._thread.join(30)
+    made._follower._thread.join(30)
 
 
 def reply(generator: LocalGenerator) -> tuple[int, str]:

@@ -76,7 +76,9 @@ class _Route(APIRoute):
             try:
                 return await handler(request)
             except Exception as error:
-                if not isinstance(error, (AutodidactError, BadRequest, HTTPException)):
+                if isinstance(error, GeneratorError):
+                    site_of(request).places.advise(error)
+                elif not isinstance(error, (AutodidactError, BadRequest, HTTPException)):
                     log.exception("%s %s failed", request.method, self.path)
                 return error_response(error)
 
