@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import hash_of, wordings
-from autodidact.reading import statements
+from autodidact.reading import topic
 from autodidact.reading.answers import normalise_answer
 from autodidact.reading.chunks import sentences
 from autodidact.types.chat import Message
@@ -92,7 +92,7 @@ def _reversed(reading: Findings, fact: Fact) -> str:
     if sum(normalise_answer(other.answer) == same for other in reading.facts) > 1:
         return ""
     text = "\n\n".join(chunk.text for chunk in reading.chunks)
-    pronoun = statements.subject(reading.title, text).pronoun
+    pronoun = topic.subject(reading.title, text).pronoun
     who = {"It": "What", "He": "Who", "She": "Who"}.get(pronoun, "Who or what")
     if fact.relation.startswith("attribute "):
         noun = fact.relation.removeprefix("attribute ")

@@ -1,9 +1,13 @@
-"""When are two answers the same? SQuAD's normalisation, citation marks aside. Pure."""
+"""How long may an answer be, and when are two the same? SQuAD's normalisation, citation marks
+aside. Pure."""
 
 from __future__ import annotations
 
 import re
 import string
+
+MAX_ANSWER_WORDS = 6
+"""A longer one is no fact to ask for."""
 
 
 def normalise_answer(text: str) -> str:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autodidact.reading import gaps, statements
+from autodidact.reading import gaps, statements, topic
+from autodidact.reading.answers import MAX_ANSWER_WORDS
 from autodidact.reading.document import read_document
 from autodidact.types.documents import Fact
 from tests.workplace import chunk, document
@@ -19,7 +20,7 @@ LIFE += "His mother sang. They say that Tesla slept little, and that Tesla ate l
 
 def read(text: str, title: str = TITLE) -> list[Fact]:
     piece = chunk(title, text, 1)
-    about = statements.subject(title, LIFE + text if title == TESLA else text)
+    about = topic.subject(title, LIFE + text if title == TESLA else text)
     return gaps.read(piece, about)
 
 
@@ -150,7 +151,7 @@ def test_a_sentence_gives_two_gaps_and_a_chunk_ten() -> None:
 def test_a_sentence_that_a_rule_reads_is_left_alone() -> None:
     text = "Brack Mill was built in 1794 by order of the parish council of Low Fold."
     piece = chunk(TITLE, text, 1)
-    about = statements.subject(TITLE, text)
+    about = topic.subject(TITLE, text)
     assert statements.sentences_read(piece, about) == {text}
     assert gaps.read(piece, about, {text}) == []
     assert [f.relation for f in read_document(1, document(TITLE, text)).facts] == ["year built"]
@@ -167,12 +168,12 @@ WORD = st.sampled_from(VOCABULARY.split())
 @given(st.lists(WORD, max_size=40).map(" ".join) | st.text(max_size=200), st.text(min_size=1))
 def test_no_text_upsets_the_reader_and_no_gap_gives_its_answer_away(text: str, title: str) -> None:
     piece = chunk(title, f"{text}.", 0)
-    about = statements.subject(title, piece.text)
+    about = topic.subject(title, piece.text)
     found = gaps.read(piece, about)
     assert found == gaps.read(piece, about), "deterministic"
     assert len(found) <= gaps.PER_CHUNK
     for fact in found:
         assert len(fact.questions) == 6
-        assert len(fact.answer.split()) <= gaps.MAX_ANSWER_WORDS
+        assert len(fact.answer.split()) <= MAX_ANSWER_WORDS
         assert fact.answer in fact.sentence
         assert fact.answer.lower() not in fact.unseen.replace(about.name, "").lower()

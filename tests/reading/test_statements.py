@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodidact import curation
-from autodidact.reading import statements
+from autodidact.reading import statements, topic
+from autodidact.reading.answers import MAX_ANSWER_WORDS
 from autodidact.reading.chunks import chunks
+from autodidact.reading.predicates import told
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
 from autodidact.types.documents import Document, Fact
@@ -138,6 +140,17 @@ def test_a_shape_gives_a_fact(
     )
 
 
+def test_every_rule_reads_one_of_them() -> None:
+    """So that each of its templates is filled in."""
+    met = set()
+    for title, rows in ((THING, SHAPES), (PERSON, PEOPLE)):
+        for text, *_ in rows:
+            [sentence] = told(topic.subject(title, text), chunk(title, text))
+            fits = [r for r in statements.RULES if r.shape.fullmatch(sentence.predicate)]
+            met.add(fits[0])
+    assert met == set(statements.RULES)
+
+
 @pytest.mark.parametrize(
     "sentence",
     [
@@ -221,20 +234,18 @@ def test_a_person_with_a_life_span_is_also_called_by_the_surname() -> None:
     found = answers(text, PERSON)
     assert found["did discovered"] == "marsh orchid"
     assert found["did wrote"] == "Moth Book"
-    about = statements.subject(PERSON, text)
+    about = topic.subject(PERSON, text)
     assert (about.name, about.alias, about.pronoun) == (PERSON, "Stone", "She")
 
 
 def test_a_name_shared_with_others_is_no_surname_to_go_by() -> None:
     text = f"{LIFE} Her aunt was Eva Stone. Tom Stone was her uncle. Stone discovered the orchid."
-    assert statements.subject(PERSON, text).alias == ""
+    assert topic.subject(PERSON, text).alias == ""
 
 
 @pytest.mark.parametrize("title", ["Yuan dynasty", "Warsaw", "Apollo 11"])
 def test_what_cannot_be_a_person_s_name_is_never_he(title: str) -> None:
-    assert (
-        statements.subject(title, f"{title} is old. He died in 1840. He was rich.").pronoun == "It"
-    )
+    assert topic.subject(title, f"{title} is old. He died in 1840. He was rich.").pronoun == "It"
     assert "year died" not in answers(f"{title} is old. He died in 1840.", title)
 
 
@@ -339,7 +350,7 @@ def test_the_library_is_full_of_facts(library: list[Document]) -> None:
     assert len(found) >= 250
     for document, fact in found:
         assert fact.answer in document.text, "literally"
-        assert 1 <= len(fact.answer.split()) <= statements.MAX_ANSWER_WORDS
+        assert 1 <= len(fact.answer.split()) <= MAX_ANSWER_WORDS
         assert len({*fact.questions, fact.unseen}) == 7
         for asked in (*fact.questions, fact.unseen):
             assert fact.subject.removeprefix("the ") in asked
