@@ -9,6 +9,7 @@ from autodidact import sources
 from autodidact.home import prepare_home
 from autodidact.learning.cycle import Learner
 from autodidact.models import bases
+from autodidact.store.cycles import StoredCycle
 from autodidact.store.ledger import LearnerStore
 from tests import fake_study
 from tests.versions import BASE_SHA
@@ -37,13 +38,13 @@ class Bench:
     def states(self) -> dict[str, str]:
         """Titles and states of all documents, superseded ones left out."""
         states = ("queued", "studying", "learned", "given_up", "unusable", "forgetting")
-        return {d.document.title: s for s in states for d in self.store.documents(s)}
+        return {d.document.title: s for s in states for d in self.store.documents.in_state(s)}
 
     def script(self, *steps: list[str]) -> None:
         fake_study.script(self.place.folder, *steps)
 
-    def cycle(self, number: int) -> dict[str, Any]:
-        found = self.store.cycle(number)
+    def cycle(self, number: int) -> StoredCycle:
+        found = self.store.cycles.get(number)
         assert found is not None
         return found
 

@@ -14,6 +14,7 @@ import pytest
 
 from autodidact import checkpoints
 from autodidact.settings import PROJECT
+from autodidact.store.cycles import StoredCycle
 from autodidact.store.ledger import LearnerStore
 from tests.workplace import Workplace, alive, child_environment, children, ended, wait_for
 
@@ -22,14 +23,14 @@ pytest_plugins = ["tests.core_fixtures"]
 
 def states(place: Workplace) -> dict[str, int]:
     store = LearnerStore(place.home / "learner.db", readonly=True)
-    found = {s: store.count(s) for s in ("queued", "studying", "learned", "given_up")}
+    found = {s: store.documents.count(s) for s in ("queued", "studying", "learned", "given_up")}
     store.close()
     return {state: count for state, count in found.items() if count}
 
 
-def cycles(place: Workplace) -> list[dict[str, Any]]:
+def cycles(place: Workplace) -> list[StoredCycle]:
     store = LearnerStore(place.home / "learner.db", readonly=True)
-    found = store.cycles()
+    found = store.cycles.latest()
     store.close()
     return found
 
@@ -39,9 +40,9 @@ def verdict(place: Workplace, out: str, taught: int) -> None:
     gate's business: a random model may learn the form of an answer and no answer (that the
     starter's cycle is published is told in tests/test_story.py)."""
     [cycle] = cycles(place)
-    assert cycle["state"] in ("published", "rejected"), cycle["reasons"]
-    assert cycle["report"]["probes"], "what it answered can be read"
-    if cycle["state"] == "published":
+    assert cycle.state in ("published", "rejected"), cycle.reasons
+    assert cycle.report["probes"], "what it answered can be read"
+    if cycle.state == "published":
         assert "published 000001" in out
         base = json.loads((place.home / "base.json").read_text())
         found = checkpoints.verify(place.home, 1, base["sha256"])
@@ -49,7 +50,7 @@ def verdict(place: Workplace, out: str, taught: int) -> None:
         assert checkpoints.current(place.home) == 1
         assert states(place)["learned"] == taught
     else:
-        assert f"rejected: {cycle['reasons'][0].line}" in out
+        assert f"rejected: {cycle.reasons[0].line}" in out
         assert checkpoints.versions(place.home) == []
         assert checkpoints.current(place.home) == 0
         assert states(place) == {"queued": 4}
@@ -133,14 +134,14 @@ def test_killed_in_training_it_leaves_no_child_and_goes_on_where_it_was(
     code, out = ended(place.start("web_learner.py", "--once", "--plain"), 90)
     assert code == 0, out
     [cycle] = cycles(place)
-    assert cycle["documents"] == [1, 2, 3, 4]
-    assert cycle["report"]["steps"] > saved
+    assert cycle.documents == [1, 2, 3, 4]
+    assert cycle.report["steps"] > saved
     verdict(place, out, taught=4)
 
 
 def _status(place: Workplace) -> dict[str, Any]:
     store = LearnerStore(place.home / "learner.db", readonly=True)
-    found = store.status()
+    found = store.status.read()
     store.close()
     return found or {}
 

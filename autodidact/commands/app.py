@@ -99,7 +99,7 @@ def report(
         card = archive.read_card(root, store, number) if 0 < number < 2**31 else None
         if card is None:
             raise AutodidactError(
-                f"cycle {number}: no such cycle; the last is {store.last_cycle()}"
+                f"cycle {number}: no such cycle; the last is {store.cycles.last()}"
             )
     finally:
         store.close()
@@ -156,18 +156,18 @@ def _status(home: Path) -> dict[str, Any]:
     from autodidact.reports.build import line
 
     store = LearnerStore(home / "learner.db", readonly=True)
-    said = store.status()
+    said = store.status.read()
     if said is not None:
         found["learner"] = _learner(said)
     states = ("queued", "studying", "learned", "given_up", "unusable", "superseded", "forgetting",
               "forgotten")  # fmt: skip
-    found["documents"] = {state: store.count(state) for state in states}
+    found["documents"] = {state: store.documents.count(state) for state in states}
     found["sources"] = [
         {"name": s.name, "documents": s.documents, "error": s.error, "last_at": s.last_at}
-        for s in store.sources()
+        for s in store.sources.all()
     ]
-    closed = [c for c in store.cycles(10) if c["state"] != "running" and "cycle" in c["report"]]
-    found["cycles"] = [line(c["report"]) for c in closed]
+    closed = [c for c in store.cycles.latest(10) if c.state != "running" and "cycle" in c.report]
+    found["cycles"] = [line(c.report) for c in closed]
     store.close()
     return found
 

@@ -38,9 +38,10 @@ from autodidact.reports.build import Report, line
 from autodidact.settings import Settings
 from autodidact.sources.backoff import Outage
 from autodidact.store import passages
-from autodidact.store.ledger import CycleState, LearnerStore, StoredDocument
+from autodidact.store.documents import StoredDocument
+from autodidact.store.ledger import LearnerStore
 from autodidact.types import wire
-from autodidact.types.cycle import Job, Known, Parent, Reason, Study, Verdict, failed
+from autodidact.types.cycle import CycleState, Job, Known, Parent, Reason, Study, Verdict, failed
 from autodidact.types.documents import Document, Probe
 from autodidact.types.protocols import Source
 
@@ -94,25 +95,25 @@ class Learner:
         if retry and source.name not in self._retries:
             return 0
         new = 0
-        since = self.store.source(source.name).cursor
+        since = self.store.sources.get(source.name).cursor
         self._progress({"phase": "fetching", "source": source.name})
         try:
             for document in source.documents(since):
                 if self.stopping.is_set():
                     return new
                 new += self._take(document)
-                self.store.set_source(source.name, cursor=document.cursor)
+                self.store.sources.update(source.name, cursor=document.cursor)
         except SourceError as error:
             next_at, line = outage.failed(error)
             self._retries[source.name] = next_at
-            self.store.set_source(source.name, error=str(error), next_at=next_at)
+            self.store.sources.update(source.name, error=str(error), next_at=next_at)
             if line:
                 log.warning("%s", line)
             return new
         self._retries.pop(source.name, None)
         if line := outage.recovered():
             log.info("%s", line)
-        self.store.set_source(source.name, error="", last_at=time.time())
+        self.store.sources.update(source.name, error="", last_at=time.time())
         if new:
             log.info("%s: %d new documents", source.name, new)
         return new
@@ -122,7 +123,7 @@ class Learner:
         if isinstance(curated, Verdict):
             log.debug("refused: %s", curated.lines[0])
             return 0
-        if not self.store.add(curated, RULES):
+        if not self.store.documents.add(curated, RULES):
             return 0
         admission.read_waiting(self.store, self.stopping)
         return 1
@@ -143,17 +144,17 @@ class Learner:
         resumable = None
         wishes = [wish for _, wish in inbox.waiting(self._home)]
         rolled_back = any(isinstance(wish, inbox.Rollback) for wish in wishes)
-        for n in self.store.running():
+        for n in self.store.cycles.running():
             stands = n in checkpoints.versions(self._home)
             undone = rolled_back and checkpoints.current(self._home) != n
             if stands and not undone and checkpoints.finish_publication(self._home, n):
                 report = {**self._published_report(n), "state": "published", "reasons": []}
-                self.store.finish_cycle(n, "published", (), {**report, "failed": []})
+                self.store.cycles.finish(n, "published", (), {**report, "failed": []})
                 log.info("cycle %d had published %s", n, checkpoints.name(n))
             elif not stands and self._job(n) is not None:
                 resumable = n
             else:
-                self.store.finish_cycle(n, "interrupted", (Reason("", "cut off"),), {})
+                self.store.cycles.finish(n, "interrupted", (Reason("", "cut off"),), {})
                 log.info("cycle %d was cut off; its documents are back in the queue", n)
         checkpoints.clear_staging(self._home, except_cycle=resumable)
 
@@ -171,7 +172,7 @@ class Learner:
             need = LOW_WATER_BYTES / 2**30
             raise ResourceError(f"{self._home}: need {need:.1f} GiB, have {free / 2**30:.1f}")
         begun = time.monotonic()
-        running = self.store.running()
+        running = self.store.cycles.running()
         cycle = running[0] if running else self._begin()
         if cycle is None:
             return None
@@ -200,7 +201,7 @@ class Learner:
     def _begin(self) -> int | None:
         """Write the job of a new cycle, probes frozen; None when there is nothing to do."""
         self._progress({"phase": "preparing"})
-        cycle = max([self.store.last_cycle(), *checkpoints.versions(self._home)]) + 1
+        cycle = max([self.store.cycles.last(), *checkpoints.versions(self._home)]) + 1
         admission.read_waiting(self.store, self.stopping)
         job = self._agenda.next(cycle)
         if job is None:
@@ -280,7 +281,7 @@ class Learner:
 
     def _index(self) -> None:
         """Bring the passages that chat may look up in line with what is learned."""
-        learned = self.store.documents("learned")
+        learned = self.store.documents.in_state("learned")
         with_index = passages.PassageIndex(self._home / "passages.db")
         try:
             with_index.sync(
@@ -310,7 +311,7 @@ class Learner:
             "reasons": build.plain(reasons),
             "failed": list(failed(reasons)) if state == "rejected" else [],
         }
-        self.store.finish_cycle(cycle, state, reasons, report)
+        self.store.cycles.finish(cycle, state, reasons, report)
         shutil.rmtree(checkpoints.staging(self._home, cycle), ignore_errors=True)
         log.info("%s", line(report))
         return report
@@ -319,10 +320,10 @@ class Learner:
         splits = {probe.id: probe.split for probe in probes}
         for arm, measured in arms.items():
             rows = [{**r.row(), "split": splits[i]} for i, r in measured.probes.items()]
-            self.store.record(cycle, arm, rows)
+            self.store.probes.record(cycle, arm, rows)
 
     def _documents(self, study: Study) -> list[StoredDocument]:
-        return [self.store.document(i) for i in study.planned["documents"]]
+        return [self.store.documents.get(i) for i in study.planned["documents"]]
 
     def _known(self, parent: Parent | None) -> dict[str, Known]:
         """What earlier cycles measured of general text and chat, of the base and of this parent."""
@@ -381,7 +382,7 @@ class Learner:
 
     def _follow(self, job: Job, event: dict[str, Any]) -> None:
         if event["event"] == "planned":
-            self.store.study(job.cycle, event["documents"])
+            self.store.cycles.study(job.cycle, event["documents"])
         elif event["event"] == "anchors":
             data = Path(event["path"]).read_bytes()
             write_atomic(self._home / "anchors.json", data)
@@ -394,7 +395,7 @@ class Learner:
         for path, wish in inbox.waiting(self._home):
             if isinstance(wish, inbox.Rollback):
                 now = checkpoints.current(self._home)  # the last of several rollbacks counts
-                count = self.store.requeue_after(now)
+                count = self.store.documents.requeue_after(now)
                 log.info("rolled back to %d; %d documents back in the queue", now, count)
                 self._index()
             elif isinstance(wish, inbox.Forget):
@@ -406,10 +407,10 @@ class Learner:
     def _forget(self, documents: Sequence[int]) -> None:
         """Stop teaching and offering these documents now; the next cycle relearns the rest."""
         why = Reason("", "something was to be forgotten")
-        for cycle in self.store.running():
-            self.store.finish_cycle(cycle, "interrupted", (why,), {})
+        for cycle in self.store.cycles.running():
+            self.store.cycles.finish(cycle, "interrupted", (why,), {})
         checkpoints.clear_staging(self._home)
-        count = self.store.forget(documents)
+        count = self.store.documents.forget(documents)
         self._index()
         log.info("%d documents to be forgotten", count)
 

@@ -164,4 +164,4 @@ class Reporter:
         now = time.monotonic()
         if force or now - self._written > STATUS_EVERY_S:
             self._written = now
-            self._store.set_status(self._state)
+            self._store.status.write(self._state)

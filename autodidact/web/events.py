@@ -61,7 +61,7 @@ class LearnerView:
 
     def status(self, now: float) -> dict[str, Any]:
         try:
-            status = self._store.status()
+            status = self._store.status.read()
         except (FileNotFoundError, sqlite3.Error, AutodidactError, ValueError):
             return _OFFLINE
         if status is None or status.get("state") in (None, "stopped"):

@@ -281,7 +281,7 @@ def _learner(home: Path) -> str:
         return "starting"
     store = LearnerStore(home / "learner.db", readonly=True)
     try:
-        told = store.status() or {}
+        told = store.status.read() or {}
     except sqlite3.Error:  # it is making the file just now
         told = {}
     finally:

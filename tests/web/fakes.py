@@ -211,7 +211,7 @@ class Learner:
         self._store = LearnerStore(home / "learner.db")
 
     def say(self, state: str, **values: Any) -> None:
-        self._store.set_status({"state": state, "cycle": None, "queued": 0, **values})
+        self._store.status.write({"state": state, "cycle": None, "queued": 0, **values})
 
     def close(self) -> None:
         self._store.close()
