@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -209,7 +209,7 @@ def end_study(db: sqlite_utils.Database, cycle: int, state: CycleState) -> None:
     )
 
 
-def _stored(row: dict[str, Any]) -> StoredDocument:
+def _stored(row: Mapping[str, Any]) -> StoredDocument:
     fields = ("source", "uri", "title", "text", "license", "digest", "cursor")
     return StoredDocument(
         row["id"],
