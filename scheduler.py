@@ -101,4 +101,4 @@ class Timetable:
     def _idle(self) -> None:
         job = self._scheduler.get_job("fetch")
         at = job.next_run_time.timestamp() if job and job.next_run_time else time.time()
-        self._reporter.idle(queued=self._learner.store.count("queued"), next_at=at)
+        self._reporter.idle(queued=self._learner.store.documents.count("queued"), next_at=at)

@@ -50,7 +50,7 @@ def main(
             learner = Learner(tree, store, sources.build(tree.sources), base, reporter, handle)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: learner.stopping.set())
-            reporter.idle(queued=store.count("queued"))
+            reporter.idle(queued=store.documents.count("queued"))
             learner.recover()
             if once:
                 _once(learner, reporter)

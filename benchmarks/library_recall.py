@@ -93,9 +93,9 @@ def main() -> None:
 def probes(home: Path) -> list[Probe]:
     """Every frozen probe: taught if its document is learned by now, else control."""
     store = LearnerStore(home / "learner.db", readonly=True)
-    learned = [stored.id for stored in store.documents("learned")]
-    taught = [p for p in store.probes(learned) if p.split == "taught"]
-    control = [replace(p, split="control") for p in store.probes(range(-100, 0))]
+    learned = [stored.id for stored in store.documents.in_state("learned")]
+    taught = [p for p in store.probes.of(learned) if p.split == "taught"]
+    control = [replace(p, split="control") for p in store.probes.of(range(-100, 0))]
     store.close()
     return taught + control
 

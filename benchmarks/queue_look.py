@@ -47,7 +47,7 @@ def look(agenda: Agenda) -> float:
     """Seconds of one look."""
     begun = time.perf_counter()
     assert agenda.kind() == "learn"
-    agenda.store.count("queued")
+    agenda.store.documents.count("queued")
     return time.perf_counter() - begun
 
 

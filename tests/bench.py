@@ -9,7 +9,9 @@ from autodidact import sources
 from autodidact.home import prepare_home
 from autodidact.learning.cycle import Learner
 from autodidact.models import bases
+from autodidact.store.cycles import StoredCycle
 from autodidact.store.ledger import LearnerStore
+from autodidact.types.events import Event
 from tests import fake_study
 from tests.versions import BASE_SHA
 from tests.workplace import Workplace
@@ -21,7 +23,7 @@ class Bench:
     def __init__(self, place: Workplace) -> None:
         self.place = place
         self.home = place.home
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         prepare_home(self.home)
         self.restart()
 
@@ -30,20 +32,23 @@ class Bench:
         self.store = LearnerStore(self.home / "learner.db")
         base = bases.Base("tiny", self.place.folder / "model", "folder", "", BASE_SHA, "")
         self.learner = Learner(
-            settings, self.store, sources.build(settings.sources), base, self.events.append, 0
+            settings, self.store, sources.build(settings.sources), base, self.hear, 0
         )
         return self.learner
+
+    def hear(self, event: Event, cycle: int | None = None) -> None:
+        self.events.append(event)
 
     def states(self) -> dict[str, str]:
         """Titles and states of all documents, superseded ones left out."""
         states = ("queued", "studying", "learned", "given_up", "unusable", "forgetting")
-        return {d.document.title: s for s in states for d in self.store.documents(s)}
+        return {d.document.title: s for s in states for d in self.store.documents.in_state(s)}
 
     def script(self, *steps: list[str]) -> None:
         fake_study.script(self.place.folder, *steps)
 
-    def cycle(self, number: int) -> dict[str, Any]:
-        found = self.store.cycle(number)
+    def cycle(self, number: int) -> StoredCycle:
+        found = self.store.cycles.get(number)
         assert found is not None
         return found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autodidact.store.ledger import CycleState, LearnerStore
-from autodidact.types.cycle import Reason
+from autodidact.store.ledger import LearnerStore
+from autodidact.types.cycle import CycleState, Reason
 from autodidact.types.documents import Document, Probe
 
 FROZEN_AT = 1_800_000_000.0
@@ -101,8 +101,9 @@ def rejected_report(document: int) -> dict[str, Any]:
 
 def add_document(store: LearnerStore, name: str) -> int:
     """Queue a document titled `name`; returns its id."""
-    store.add(Document("files", f"library/{name}.md", name, f"About {name}.", "", name, name))
-    [found] = [stored.id for stored in store.documents("queued") if stored.document.title == name]
+    documents = store.documents
+    documents.add(Document("files", f"library/{name}.md", name, f"About {name}.", "", name, name))
+    [found] = [d.id for d in documents.in_state("queued") if d.document.title == name]
     return found
 
 
@@ -115,24 +116,24 @@ def run_cycle(
     results: Mapping[str, Mapping[int, tuple[int, int]]] | None = None,
 ) -> None:
     """A whole cycle. `results`: split → document → (k, n) exact answers of the candidate."""
-    store.begin_cycle(n, n - 1 or None, {"rank": 8})
+    store.cycles.begin(n, n - 1 or None, {"rank": 8})
     for split, counts in (results or {}).items():
         for document, (k, count) in counts.items():
             mark = "u" if split == "unseen" else ""
             names = [f"{document}-{place:08x}{mark}" for place in range(count)]
-            store.freeze(n, [_probe(name, document, split) for name in names])
-            store.study(n, documents)
+            store.probes.freeze(n, [_probe(name, document, split) for name in names])
+            store.cycles.study(n, documents)
             for arm, right in (("parent", 0), ("candidate", k)):
                 rows = [
                     {"probe_id": name, "split": split, **result(place < right)}
                     for place, name in enumerate(names)
                 ]
-                store.record(n, arm, rows)
-    store.study(n, documents)
+                store.probes.record(n, arm, rows)
+    store.cycles.study(n, documents)
     found = {"cycle": n, "state": state, **(report or {})}
     why = Reason("general", "+0.140 nat over the base, limit +0.100")
     reasons = () if state == "published" else (why,)
-    store.finish_cycle(n, state, reasons, found)
+    store.cycles.finish(n, state, reasons, found)
 
 
 def _probe(name: str, document: int, split: str) -> Probe:

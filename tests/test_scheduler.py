@@ -28,7 +28,7 @@ class QueueLearner:
         self.answers = deque(answers)
         self.fetches = deque(fetches)
         self.stopping = threading.Event()
-        self.store = self
+        self.store = self.documents = self
         self.calls: list[str] = []
         self.retry: float | None = None
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autodidact import checkpoints
 from autodidact.settings import PROJECT
+from autodidact.store.cycles import StoredCycle
 from autodidact.store.ledger import LearnerStore
+from autodidact.types.status import LearnerStatus
 from tests.workplace import Workplace, alive, child_environment, children, ended, wait_for
 
 pytest_plugins = ["tests.core_fixtures"]
@@ -22,14 +23,14 @@ pytest_plugins = ["tests.core_fixtures"]
 
 def states(place: Workplace) -> dict[str, int]:
     store = LearnerStore(place.home / "learner.db", readonly=True)
-    found = {s: store.count(s) for s in ("queued", "studying", "learned", "given_up")}
+    found = {s: store.documents.count(s) for s in ("queued", "studying", "learned", "given_up")}
     store.close()
     return {state: count for state, count in found.items() if count}
 
 
-def cycles(place: Workplace) -> list[dict[str, Any]]:
+def cycles(place: Workplace) -> list[StoredCycle]:
     store = LearnerStore(place.home / "learner.db", readonly=True)
-    found = store.cycles()
+    found = store.cycles.latest()
     store.close()
     return found
 
@@ -39,9 +40,9 @@ def verdict(place: Workplace, out: str, taught: int) -> None:
     gate's business: a random model may learn the form of an answer and no answer (that the
     starter's cycle is published is told in tests/test_story.py)."""
     [cycle] = cycles(place)
-    assert cycle["state"] in ("published", "rejected"), cycle["reasons"]
-    assert cycle["report"]["probes"], "what it answered can be read"
-    if cycle["state"] == "published":
+    assert cycle.state in ("published", "rejected"), cycle.reasons
+    assert cycle.report["probes"], "what it answered can be read"
+    if cycle.state == "published":
         assert "published 000001" in out
         base = json.loads((place.home / "base.json").read_text())
         found = checkpoints.verify(place.home, 1, base["sha256"])
@@ -49,7 +50,7 @@ def verdict(place: Workplace, out: str, taught: int) -> None:
         assert checkpoints.current(place.home) == 1
         assert states(place)["learned"] == taught
     else:
-        assert f"rejected: {cycle['reasons'][0].line}" in out
+        assert f"rejected: {cycle.reasons[0].line}" in out
         assert checkpoints.versions(place.home) == []
         assert checkpoints.current(place.home) == 0
         assert states(place) == {"queued": 4}
@@ -118,14 +119,14 @@ def test_killed_in_training_it_leaves_no_child_and_goes_on_where_it_was(
     assert out.strip() == f"autodidact: learner.lock held by pid {third.pid}"
 
     wait_for((place.home / "learner.db").exists, 10, "the ledger")
-    wait_for(lambda: _status(place)["state"] == "training", 60, "the training to go on")
-    wait_for(lambda: _status(place).get("step"), 60, "steps")
+    wait_for(lambda: _status(place).state == "training", 60, "the training to go on")
+    wait_for(lambda: _status(place).step, 60, "steps")
     third.send_signal(signal.SIGTERM)
     code, out = ended(third, 15)
     assert code == 0, out
     assert "goes on at the next start" in out
     assert "Traceback" not in out
-    assert _status(place)["state"] == "stopped"
+    assert _status(place).state == "stopped"
     saved = json.loads((staging / "resume" / "state.json").read_text())["step"]
     assert saved >= 1
     assert states(place) == {"studying": 4}
@@ -133,16 +134,16 @@ def test_killed_in_training_it_leaves_no_child_and_goes_on_where_it_was(
     code, out = ended(place.start("web_learner.py", "--once", "--plain"), 90)
     assert code == 0, out
     [cycle] = cycles(place)
-    assert cycle["documents"] == [1, 2, 3, 4]
-    assert cycle["report"]["steps"] > saved
+    assert cycle.documents == [1, 2, 3, 4]
+    assert cycle.report["steps"] > saved
     verdict(place, out, taught=4)
 
 
-def _status(place: Workplace) -> dict[str, Any]:
+def _status(place: Workplace) -> LearnerStatus:
     store = LearnerStore(place.home / "learner.db", readonly=True)
-    found = store.status()
+    found = store.status.read()
     store.close()
-    return found or {}
+    return found or LearnerStatus()
 
 
 def test_below_the_low_water_mark_it_says_so_and_ends(workplace: Workplace) -> None:
@@ -191,10 +192,10 @@ def test_the_timetable_stops_within_seconds_when_idle(
     learner = workplace.start("web_learner.py", "--plain")
     started.append(learner)
     wait_for((workplace.home / "base.json").exists, 60, "the start")
-    wait_for(lambda: _status(workplace).get("next_at"), 30, "the timetable")
-    assert _status(workplace)["state"] == "idle"
+    wait_for(lambda: _status(workplace).next_at, 30, "the timetable")
+    assert _status(workplace).state == "idle"
     learner.send_signal(signal.SIGINT)
     code, out = ended(learner, 15)
     assert code == 0, out
     assert "Traceback" not in out
-    assert _status(workplace)["state"] == "stopped"
+    assert _status(workplace).state == "stopped"

@@ -24,6 +24,7 @@ from autodidact.reports.retention import retention as read_retention
 from autodidact.reports.retention import retention_text
 from autodidact.settings import PROJECT
 from autodidact.store.ledger import LearnerStore
+from autodidact.types.status import LearnerStatus
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 Home = Annotated[Path | None, typer.Option(help="Folder shared by learner and server.")]
@@ -99,7 +100,7 @@ def report(
         card = archive.read_card(root, store, number) if 0 < number < 2**31 else None
         if card is None:
             raise AutodidactError(
-                f"cycle {number}: no such cycle; the last is {store.last_cycle()}"
+                f"cycle {number}: no such cycle; the last is {store.cycles.last()}"
             )
     finally:
         store.close()
@@ -156,27 +157,26 @@ def _status(home: Path) -> dict[str, Any]:
     from autodidact.reports.build import line
 
     store = LearnerStore(home / "learner.db", readonly=True)
-    said = store.status()
+    said = store.status.read()
     if said is not None:
         found["learner"] = _learner(said)
     states = ("queued", "studying", "learned", "given_up", "unusable", "superseded", "forgetting",
               "forgotten")  # fmt: skip
-    found["documents"] = {state: store.count(state) for state in states}
+    found["documents"] = {state: store.documents.count(state) for state in states}
     found["sources"] = [
         {"name": s.name, "documents": s.documents, "error": s.error, "last_at": s.last_at}
-        for s in store.sources()
+        for s in store.sources.all()
     ]
-    closed = [c for c in store.cycles(10) if c["state"] != "running" and "cycle" in c["report"]]
-    found["cycles"] = [line(c["report"]) for c in closed]
+    closed = [c for c in store.cycles.latest(10) if c.state != "running" and "cycle" in c.report]
+    found["cycles"] = [line(c.report) for c in closed]
     store.close()
     return found
 
 
-def _learner(said: dict[str, Any]) -> str:
-    age = time.time() - said["updated_at"]
-    if said["state"] == "stopped" or age > 15:
+def _learner(said: LearnerStatus) -> str:
+    if said.state == "stopped" or time.time() - said.updated_at > 15:
         return "not running"
-    if said["state"] == "idle":
+    if said.state == "idle":
         return "idle"
-    step = f", step {said['step']} of {said['of']}" if said.get("of") else ""
-    return f"{said['state']}, cycle {said.get('cycle', '?')}{step}"
+    step = f", step {said.step} of {said.of}" if said.of else ""
+    return f"{said.state}, cycle {'?' if said.cycle is None else said.cycle}{step}"

@@ -11,7 +11,8 @@ import typer
 
 from autodidact import inbox, settings
 from autodidact.errors import AutodidactError
-from autodidact.store.ledger import LearnerStore, StoredDocument
+from autodidact.store.documents import StoredDocument
+from autodidact.store.ledger import LearnerStore
 
 TITLES_SHOWN = 10
 
@@ -19,9 +20,9 @@ TITLES_SHOWN = 10
 def find(store: LearnerStore, what: str) -> list[StoredDocument]:
     """The documents that `what` means: an id, an address, a title, the name of a source. Raises
     AutodidactError, with the nearest titles, where it means none."""
-    found = store.matching(what)
+    found = store.documents.matching(what)
     if not found:
-        near = nearest(store.titles(), what)
+        near = nearest(store.documents.titles(), what)
         hint = f"; nearest: {', '.join(near)}" if near else "; no document is known"
         raise AutodidactError(f"{' '.join(what.split())}: no such document or source{hint}")
     return found

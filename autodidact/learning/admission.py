@@ -39,4 +39,4 @@ def read_waiting(store: LearnerStore, stopping: threading.Event) -> int:
 def read(store: LearnerStore, number: int) -> None:
     """Read one document, if no rule has read it yet."""
     if store.material.is_unread(number):
-        store.material.admit(number, material(number, store.document(number).document))
+        store.material.admit(number, material(number, store.documents.get(number).document))

@@ -79,10 +79,10 @@ class Agenda:
             work, probes = self._relearn(cycle)
         parent = checkpoints.current(self.home)
         training = self.settings.training
-        self.store.begin_cycle(cycle, parent or None, training.model_dump(), kind)
-        self.store.freeze(cycle, (p for p in probes if p.split not in ("kept", "forgotten")))
+        self.store.cycles.begin(cycle, parent or None, training.model_dump(), kind)
+        self.store.probes.freeze(cycle, (p for p in probes if p.split not in ("kept", "forgotten")))
         gate = self.settings.gate.model_dump()
-        memory = self._remembered()
+        memory = self.store.probes.remembered()
         minutes = self.settings.cycle_minutes
         limits = self.settings.gate
         return Job(
@@ -112,23 +112,23 @@ class Agenda:
             ),
             training=training.model_dump(),
             known={},
-            rise=(self.store.latest_rise() or 0.0) if parent else 0.0,
+            rise=(self.store.cycles.latest_rise() or 0.0) if parent else 0.0,
             anchors=str(self.home / "anchors.json"),
             threads=training.threads,
         )
 
     def kind(self) -> Kind | None:
         """What is due; None when there is nothing. The idle look: it reads no document."""
-        if self.store.count("forgetting"):
+        if self.store.documents.count("forgetting"):
             return "forget"
         if self._consolidation_due():
             return "consolidate"
-        return "learn" if self.store.queue(1) else None
+        return "learn" if self.store.documents.queue(1) else None
 
     def _consolidation_due(self) -> bool:
-        since = self.store.published_since_consolidation()
+        since = self.store.cycles.published_since_consolidation()
         every = self.settings.training.consolidate_every
-        if not since or not self.store.has_learned():
+        if not since or not self.store.probes.any_remembered():
             return False
         if every and since >= every:
             return True
@@ -136,22 +136,22 @@ class Agenda:
 
     def _drift_spent(self) -> bool:
         """Whether the running adapter has no room left: only a fresh one gives it back."""
-        rise = self.store.latest_rise()
+        rise = self.store.cycles.latest_rise()
         limit = self.settings.gate.general_limit
         return self._stuck() or (rise is not None and rise >= DRIFT_SPENT * limit)
 
     def _stuck(self) -> bool:
-        return self.store.refused_in_a_row() >= STUCK_AFTER
+        return self.store.cycles.refused_in_a_row() >= STUCK_AFTER
 
     # Learning what is queued -----------------------------------------------------------------
 
     def _learn(self, cycle: int) -> tuple[Curriculum, list[Probe]]:
         material = self.store.material
-        queued = self.store.queue(self.settings.training.documents_per_cycle + CONTROL_DOCUMENTS)
         most = self.settings.training.documents_per_cycle
+        queued = self.store.documents.queue(most + CONTROL_DOCUMENTS)
         taught = material.findings(queued[:most])
         control = self._control(queued[most:])
-        learned = self.store.numbers("learned")
+        learned = self.store.documents.numbers("learned")
         earlier = _sample(learned, DISTRACTOR_DOCUMENTS, f"{self._seed}:{cycle}:lend")
         lending = [*material.findings(earlier), *control]
         asked = _sample(learned, KEPT_DOCUMENTS, f"{self._seed}:{cycle}:kept")
@@ -161,7 +161,7 @@ class Agenda:
             *_rivals_alike(lambda lent: write_probes(control, lent, "control"), taught),
             *self._frozen(asked, "kept"),
         ]
-        shares = replay.weights(self._remembered(), cycle)
+        shares = replay.weights(self.store.probes.remembered(), cycle)
         shares = replay.choose(shares, f"{self._seed}:{cycle}")
         examples = material.examples(queued[:most])
         lessons = tuple(
@@ -179,7 +179,7 @@ class Agenda:
                 curated = curation.curate(document)
                 if not isinstance(curated, Document):
                     continue
-                number = self.store.control(curated)
+                number = self.store.documents.control(curated)
                 if number is None:
                     log.warning("%s: is among what is taught, and no control", curated.title)
                     continue
@@ -193,12 +193,12 @@ class Agenda:
     # Relearning the store --------------------------------------------------------------------
 
     def _relearn(self, cycle: int) -> tuple[Curriculum, list[Probe]]:
-        learned = self.store.numbers("learned")
-        everything = {r.fact: 1.0 for r in self._remembered()}
+        learned = self.store.documents.numbers("learned")
+        everything = {r.fact: 1.0 for r in self.store.probes.remembered()}
         shares = replay.choose(everything, f"{self._seed}:{cycle}", STORE_FACTS)
         asked = _sample(learned, 4 * KEPT_DOCUMENTS, f"{self._seed}:{cycle}:kept")
         probes = self._frozen(asked, "kept")
-        forgets = self.store.numbers("forgetting")
+        forgets = self.store.documents.numbers("forgetting")
         probes += self._frozen(forgets, "forgotten")
         fresh = bool(forgets) or self._drift_spent()
         return Curriculum(fresh, (), self._rows(shares), shares, tuple(forgets)), probes
@@ -207,14 +207,11 @@ class Agenda:
         """Training examples of the chosen facts."""
         return tuple(self.store.material.examples_of(shares))
 
-    def _remembered(self) -> list[replay.Remembered]:
-        return [replay.Remembered(**row) for row in self.store.remembered()]
-
     def _frozen(self, documents: Sequence[int], split: Literal["kept", "forgotten"]) -> list[Probe]:
         """The probes that were frozen when these documents were taught."""
         if not documents:
             return []
-        found = self.store.probes(documents)
+        found = self.store.probes.of(documents)
         return [replace(p, split=split) for p in found if p.split == "taught"]
 
     @property

@@ -1,18 +1,14 @@
 """The learning cycle: the main path of the learner, on one screen.
 
-    fetch:  source → document → curated → queued
-    learn:  agenda → job, probes frozen → study process → gate → published or rejected
+    agenda → job, probes frozen → study process → gate → published or rejected
 
-`agenda` says what a cycle does (learn, consolidate, forget); the study process (`study`)
-trains and measures; this module alone decides, publishes and writes the ledger. A cycle that was
-cut off is closed by what stands on disk: published if its version does, resumed if its job is still
-valid, else interrupted with its documents back in the queue. This is the only place that catches
-SourceError.
+`agenda` says what a cycle does (learn, consolidate, forget); the study process (`study`) trains and
+measures; this module alone decides and publishes. `intake` brings documents in, `upkeep` puts in
+order what a kill, a rollback or a wish to forget has left.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -21,31 +17,34 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
 
-from autodidact import checkpoints, curation, inbox
-from autodidact.errors import AutodidactError, CheckpointError, Misfit, ResourceError, SourceError
+from autodidact import checkpoints
+from autodidact.errors import AutodidactError, CheckpointError, ResourceError
 from autodidact.evaluation import gate, judge
 from autodidact.home import free_bytes, write_atomic
-from autodidact.learning import admission, forget
+from autodidact.learning import admission, baselines
 from autodidact.learning.agenda import Agenda
+from autodidact.learning.intake import Intake
 from autodidact.learning.process import Stopped, run_study
-from autodidact.lessons.material import RULES
+from autodidact.learning.progress import Hear
+from autodidact.learning.staging import JOB, read_job, write_job
+from autodidact.learning.upkeep import Upkeep
 from autodidact.models import bases
-from autodidact.reading.chunks import chunks
 from autodidact.reports import build
 from autodidact.reports.build import Report, line
 from autodidact.settings import Settings
-from autodidact.sources.backoff import Outage
-from autodidact.store import passages
-from autodidact.store.ledger import CycleState, LearnerStore, StoredDocument
-from autodidact.types import wire
-from autodidact.types.cycle import ArmName, Baseline, Job, Parent, Reason, Verdict, failed
-from autodidact.types.documents import Document, Probe
+from autodidact.store.documents import StoredDocument
+from autodidact.store.ledger import LearnerStore
+from autodidact.types.cycle import (
+    ArmName,
+    CycleState,
+    Job,
+    Reason,
+    failed,
+)
+from autodidact.types.documents import Probe
 from autodidact.types.events import (
     AnchorsEvent,
-    Event,
-    ForgottenEvent,
     LogEvent,
     PhaseEvent,
     PlanEvent,
@@ -56,14 +55,7 @@ from autodidact.types.protocols import Source
 
 log = logging.getLogger(__name__)
 LOW_WATER_BYTES = 512 * 2**20
-PASSAGE_WORDS = 80
 ROLLED_BACK = "the version it was made from was rolled back meanwhile"
-
-
-class Progress(Protocol):
-    """Told what happens; `cycle` is the one it happens in."""
-
-    def __call__(self, event: Event, cycle: int | None = None) -> None: ...
 
 
 class Learner:
@@ -75,102 +67,31 @@ class Learner:
         store: LearnerStore,
         sources: Sequence[Source],
         base: bases.Base,
-        progress: Progress,
+        hear: Hear,
         lock_handle: int,
     ) -> None:
         self.settings = settings
         self.store = store
-        self.sources = list(sources)
         self.stopping = threading.Event()
         self._home = settings.home
         self._base = base
-        self._progress = progress
+        self._hear = hear
         self._lock_handle = lock_handle
-        self._retries: dict[str, float] = {}
-        self._filters = curation.build(settings.curation)
         self._agenda = Agenda(settings, store, base)
-        self._outages = {s.name: Outage(s.name, seed=settings.training.seed) for s in sources}
-
-    # Fetch ---------------------------------------------------------------------------------
+        self._intake = Intake(settings, store, sources, hear, self.stopping)
+        self._upkeep = Upkeep(settings.home, store, settings.keep_versions, hear, self.stopping)
 
     def fetch(self, *, retry: bool = False) -> int:
-        """Ask the sources for something new: all that are due, or with `retry` only those whose
-        outage allows another try. Returns how many documents came."""
-        return sum(self._fetch(source, retry) for source in self.sources)
+        """Ask the sources for something new; see `Intake.fetch`. May run beside a cycle."""
+        return self._intake.fetch(retry=retry)
 
     def retry_at(self) -> float | None:
         """When the first of the sources that are out of reach is to be tried again."""
-        return min(self._retries.values(), default=None)
-
-    def _fetch(self, source: Source, retry: bool) -> int:
-        outage = self._outages[source.name]
-        if self.stopping.is_set() or not outage.due(time.time()):
-            return 0
-        if retry and source.name not in self._retries:
-            return 0
-        new = 0
-        since = self.store.source(source.name).cursor
-        self._progress(PhaseEvent("fetching"))
-        try:
-            for document in source.documents(since):
-                if self.stopping.is_set():
-                    return new
-                new += self._take(document)
-                self.store.set_source(source.name, cursor=document.cursor)
-        except SourceError as error:
-            next_at, line = outage.failed(error)
-            self._retries[source.name] = next_at
-            self.store.set_source(source.name, error=str(error), next_at=next_at)
-            if line:
-                log.warning("%s", line)
-            return new
-        self._retries.pop(source.name, None)
-        if line := outage.recovered():
-            log.info("%s", line)
-        self.store.set_source(source.name, error="", last_at=time.time())
-        if new:
-            log.info("%s: %d new documents", source.name, new)
-        return new
-
-    def _take(self, document: Document) -> int:
-        curated = curation.curate(document, self._filters)
-        if isinstance(curated, Verdict):
-            log.debug("refused: %s", curated.lines[0])
-            return 0
-        if not self.store.add(curated, RULES):
-            return 0
-        admission.read_waiting(self.store, self.stopping)
-        return 1
-
-    # Learn ---------------------------------------------------------------------------------
+        return self._intake.retry_at()
 
     def recover(self) -> None:
-        """At start: make good what a kill left open, by what stands on disk."""
-        self._close_open()
-        admission.read_waiting(self.store, self.stopping)
-        try:
-            self.tidy()
-        except ResourceError as error:
-            log.warning("%s; trying again later", error)
-
-    def _close_open(self) -> None:
-        """Close the cycles that were left running, but for one that can go on."""
-        resumable = None
-        wishes = [wish for _, wish in inbox.waiting(self._home)]
-        rolled_back = any(isinstance(wish, inbox.Rollback) for wish in wishes)
-        for n in self.store.running():
-            stands = n in checkpoints.versions(self._home)
-            undone = rolled_back and checkpoints.current(self._home) != n
-            if stands and not undone and checkpoints.finish_publication(self._home, n):
-                report = {**self._published_report(n), "state": "published", "reasons": []}
-                self.store.finish_cycle(n, "published", (), {**report, "failed": []})
-                log.info("cycle %d had published %s", n, checkpoints.name(n))
-            elif not stands and self._job(n) is not None:
-                resumable = n
-            else:
-                self.store.finish_cycle(n, "interrupted", (Reason("", "cut off"),), {})
-                log.info("cycle %d was cut off; its documents are back in the queue", n)
-        checkpoints.clear_staging(self._home, except_cycle=resumable)
+        """At start: make good what a kill left open."""
+        self._upkeep.recover()
 
     def learn(self) -> Report | None:
         """One cycle, from the queue to a published checkpoint or a rejection.
@@ -178,24 +99,24 @@ class Learner:
         Returns its report, or None when there is nothing to learn or it was asked to stop (the
         cycle then goes on at the next start). Errors of a study are recorded; nothing is published.
         """
-        self._close_open()
-        self._act_on_inbox()
-        self._settle()
+        self._upkeep.close_open()
+        self._upkeep.act_on_inbox()
+        self._upkeep.settle()
         free = free_bytes(self._home)
         if free < LOW_WATER_BYTES:
             need = LOW_WATER_BYTES / 2**30
             raise ResourceError(f"{self._home}: need {need:.1f} GiB, have {free / 2**30:.1f}")
         begun = time.monotonic()
-        running = self.store.running()
+        running = self.store.cycles.running()
         cycle = running[0] if running else self._begin()
         if cycle is None:
             return None
-        job = self._job(cycle)
+        job = read_job(self._home, cycle)
         if job is None:  # rolled back this very moment
             return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), {}, begun)
         try:
             study = run_study(
-                checkpoints.staging(self._home, cycle) / "job.json",
+                checkpoints.staging(self._home, cycle) / JOB,
                 self.stopping,
                 lambda event: self._follow(job, event),
                 self._lock_handle,
@@ -208,23 +129,20 @@ class Learner:
             tail = said.read_text(errors="replace").splitlines()[-40:] if said.exists() else []
             about = {"kind": job.kind, "log": tail}
             closed = self._close(cycle, "failed", (Reason("", str(error)),), about, begun)
-            self._settle()
+            self._upkeep.settle()
             return closed
         return self._decide(cycle, job, study, begun)
 
     def _begin(self) -> int | None:
         """Write the job of a new cycle, probes frozen; None when there is nothing to do."""
-        self._progress(PhaseEvent("preparing"))
-        cycle = max([self.store.last_cycle(), *checkpoints.versions(self._home)]) + 1
+        self._hear(PhaseEvent("preparing"))
+        cycle = max([self.store.cycles.last(), *checkpoints.versions(self._home)]) + 1
         admission.read_waiting(self.store, self.stopping)
         job = self._agenda.next(cycle)
         if job is None:
             return None
-        job = replace(job, known=self._known(job.parent))
-        staging = checkpoints.staging(self._home, cycle)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        write_atomic(staging / "job.json", wire.to_json(job).encode())
+        job = replace(job, known=baselines.known(self._home, job.parent))
+        write_job(self._home, job)
         log.info(
             "cycle %d: %s, %d documents offered, %d probes frozen",
             cycle, job.kind, len(job.lessons), len(job.probes),
@@ -252,9 +170,9 @@ class Learner:
         reasons = (*verdict.reasons, *build.no_better(job, verdict))
         if reasons:
             closed = self._close(cycle, "rejected", reasons, report, begun)
-            self._settle()
+            self._upkeep.settle()
             return closed
-        self._progress(PhaseEvent("publishing"))
+        self._hear(PhaseEvent("publishing"))
         manifest = {
             "parent": job.parent.version if job.parent else None,
             "cycle": cycle,
@@ -274,44 +192,10 @@ class Learner:
             return self._close(cycle, "interrupted", (Reason("", str(error)),), report, begun)
         except CheckpointError as error:
             return self._close(cycle, "failed", (Reason("", str(error)),), report, begun)
-        self._remember(study, cycle)
+        baselines.remember(self._home, study, cycle)
         closed = self._close(cycle, "published", (), report, begun)
-        self.tidy()
+        self._upkeep.tidy()
         return closed
-
-    def tidy(self) -> None:
-        """After a publication: versions beyond the limit, and what was forgotten, leave the disk;
-        the passages on offer are those of what is learned."""
-        self._settle()
-        for version in checkpoints.retain(self._home, self.settings.keep_versions):
-            log.debug("version %s deleted", checkpoints.name(version))
-        self._index()
-
-    def _settle(self) -> None:
-        """Finish forgetting where no further cycle is needed for it."""
-        if count := forget.settle(self._home, self.store):
-            self._progress(ForgottenEvent())
-            log.info("%d documents forgotten", count)
-            self._index()
-
-    def _index(self) -> None:
-        """Bring the passages that chat may look up in line with what is learned."""
-        learned = self.store.documents("learned")
-        with_index = passages.PassageIndex(self._home / "passages.db")
-        try:
-            with_index.sync(
-                passages.IndexedDocument(
-                    stored.id,
-                    stored.document.title,
-                    stored.document.uri,
-                    time.strftime("%Y-%m-%d", time.gmtime(stored.added_at)),
-                    stored.document.digest,
-                    tuple(c.text for c in chunks(stored.id, stored.document, PASSAGE_WORDS)),
-                )
-                for stored in learned
-            )
-        finally:
-            with_index.close()
 
     def _close(
         self, cycle: int, state: CycleState, reasons: Sequence[Reason], report: Report, begun: float
@@ -326,7 +210,7 @@ class Learner:
             "reasons": build.plain(reasons),
             "failed": list(failed(reasons)) if state == "rejected" else [],
         }
-        self.store.finish_cycle(cycle, state, reasons, report)
+        self.store.cycles.finish(cycle, state, reasons, report)
         shutil.rmtree(checkpoints.staging(self._home, cycle), ignore_errors=True)
         log.info("%s", line(report))
         return report
@@ -337,101 +221,17 @@ class Learner:
         splits = {probe.id: probe.split for probe in probes}
         for arm, measured in arms.items():
             rows = [{**asdict(r), "split": splits[i]} for i, r in measured.probes.items()]
-            self.store.record(cycle, arm, rows)
+            self.store.probes.record(cycle, arm, rows)
 
     def _documents(self, study: StudyResult) -> list[StoredDocument]:
-        return [self.store.document(i) for i in study.plan.documents]
-
-    def _known(self, parent: Parent | None) -> dict[ArmName, Baseline]:
-        """What earlier cycles measured of general text and chat, of the base and of this parent."""
-        path = self._home / "measured.json"
-        try:
-            known = json.loads(path.read_text())
-        except (OSError, ValueError):
-            return {}
-        if not isinstance(known, dict) or known.get("anchors") != self._anchors_begin():
-            return {}
-        found: dict[ArmName, Baseline] = {}
-        if "base" in known:
-            found["base"] = _known(known["base"])
-        if parent and known.get("version") == parent.version:
-            found["parent"] = _known(known["candidate"])
-        return found
-
-    def _remember(self, study: StudyResult, version: int) -> None:
-        parts = {
-            m.arm: {"general": m.general, "chat": m.chat} for m in (study.base, study.candidate)
-        }
-        known = json.dumps({"version": version, "anchors": self._anchors_begin(), **parts})
-        write_atomic(self._home / "measured.json", known.encode())
-
-    def _anchors_begin(self) -> str:
-        """What tells these anchors from others: they are only ever appended to."""
-        try:
-            rows = json.loads((self._home / "anchors.json").read_text())
-            first = json.dumps([rows["texts"][:4], rows["chats"][:4]])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
-        return hashlib.sha256(first.encode()).hexdigest()
-
-    # Parts ---------------------------------------------------------------------------------
-
-    def _published_report(self, version: int) -> Report:
-        """The whole report of a version; without the answers if that file cannot be read."""
-        try:
-            path = checkpoints.folder(self._home, version) / checkpoints.REPORT
-            report: Report = json.loads(path.read_text())
-        except (OSError, ValueError):
-            report = checkpoints.read(self._home, version).manifest["report"]
-        return report
-
-    def _job(self, cycle: int) -> Job | None:
-        """The job of a cycle if it can (still) be worked on: its parent is what serves now."""
-        path = checkpoints.staging(self._home, cycle) / "job.json"
-        if not path.exists():
-            return None
-        try:
-            job = wire.from_json(Job, path.read_bytes(), path.name)
-        except Misfit as error:
-            log.warning("cycle %d cannot go on: %s", cycle, error)
-            return None
-        same = job.parent_version == checkpoints.current(self._home)
-        return job if same and Path(job.base.path).is_dir() else None
+        return [self.store.documents.get(i) for i in study.plan.documents]
 
     def _follow(self, job: Job, event: StudyEvent) -> None:
         match event:
             case PlanEvent():
-                self.store.study(job.cycle, event.documents)
+                self.store.cycles.study(job.cycle, event.documents)
             case AnchorsEvent():
                 write_atomic(self._home / "anchors.json", Path(event.path).read_bytes())
             case LogEvent():
                 log.info("%s", event.line)
-        self._progress(event, job.cycle)
-
-    def _act_on_inbox(self) -> None:
-        """Wishes of the command line and of the server's operator."""
-        for path, wish in inbox.waiting(self._home):
-            if isinstance(wish, inbox.Rollback):
-                now = checkpoints.current(self._home)  # the last of several rollbacks counts
-                count = self.store.requeue_after(now)
-                log.info("rolled back to %d; %d documents back in the queue", now, count)
-                self._index()
-            elif isinstance(wish, inbox.Forget):
-                self._forget(wish.documents)
-            else:
-                log.warning("inbox/%s: not understood; dropped", path.name)
-            path.unlink()
-
-    def _forget(self, documents: Sequence[int]) -> None:
-        """Stop teaching and offering these documents now; the next cycle relearns the rest."""
-        why = Reason("", "something was to be forgotten")
-        for cycle in self.store.running():
-            self.store.finish_cycle(cycle, "interrupted", (why,), {})
-        checkpoints.clear_staging(self._home)
-        count = self.store.forget(documents)
-        self._index()
-        log.info("%d documents to be forgotten", count)
-
-
-def _known(arm: dict[str, Any]) -> Baseline:
-    return Baseline(tuple(arm["general"]), tuple(arm["chat"]))
+        self._hear(event, job.cycle)

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from autodidact import checkpoints
 from autodidact.errors import ResourceError
-from autodidact.store.ledger import MAX_TRIES, LearnerStore
+from autodidact.store.documents import MAX_TRIES
+from autodidact.store.ledger import LearnerStore
 
 log = logging.getLogger(__name__)
 LATEST = 20
@@ -36,18 +37,18 @@ def settle(home: Path, store: LearnerStore) -> int:
 
     Raises ResourceError if a version that must go is being read; the next call tries again.
     """
-    wanted = {stored.id for stored in store.documents("forgetting")}
+    wanted = {stored.id for stored in store.documents.in_state("forgetting")}
     if not wanted:
         return 0
     now = checkpoints.current(home)
     if wanted <= _forgotten_by(home, now):
         return _finish(home, store, now)
-    if not store.to_unlearn():
+    if not store.documents.to_unlearn():
         return store.scrub()
-    if not store.count("learned") or _refused(store):
+    if not store.documents.count("learned") or _refused(store):
         log.warning("the untouched base serves; what else was learned goes back to the queue")
         checkpoints.point(home, checkpoints.BASE_VERSION)
-        store.requeue_after(checkpoints.BASE_VERSION)
+        store.documents.requeue_after(checkpoints.BASE_VERSION)
         return _finish(home, store, checkpoints.BASE_VERSION)
     return 0
 
@@ -70,10 +71,10 @@ def _forgotten_by(home: Path, version: int) -> set[int]:
 
 def _refused(store: LearnerStore) -> bool:
     """Whether the rest could not be relearned: the gate refused it, or it failed too often."""
-    ended = [c for c in store.cycles(LATEST) if c["state"] not in ("running", "interrupted")]
-    if ended and ended[0]["kind"] == "forget" and ended[0]["state"] == "rejected":
+    ended = [c for c in store.cycles.latest(LATEST) if c.state not in ("running", "interrupted")]
+    if ended and ended[0].kind == "forget" and ended[0].state == "rejected":
         return True
-    latest = [(c["kind"], c["state"]) for c in ended[:MAX_TRIES]]
+    latest = [(c.kind, c.state) for c in ended[:MAX_TRIES]]
     return latest == [("forget", "failed")] * MAX_TRIES
 
 

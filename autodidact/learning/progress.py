@@ -11,8 +11,8 @@ import logging
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -73,6 +73,12 @@ RESTING = ("idle", "fetching")
 NEWS = (PhaseEvent, PlanEvent, MeasurementEvent, DoneEvent, ForgottenEvent)
 """What is told at once; the rest twice a second."""
 NO_PROGRESS: dict[str, Any] = {"step": None, "of": None, "loss": None, "eta_s": None}
+
+
+class Hear(Protocol):
+    """Whoever is told what happens; `cycle` is the one it happens in."""
+
+    def __call__(self, event: Event, cycle: int | None = None) -> None: ...
 
 
 class Reporter:
@@ -181,4 +187,4 @@ class Reporter:
         now = time.monotonic()
         if force or now - self._written > STATUS_EVERY_S:
             self._written = now
-            self._store.set_status(asdict(self._state))
+            self._store.status.write(self._state)

@@ -12,29 +12,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from autodidact.types.documents import Remembered
 
 FADED, DUE, EVEN = 0.2, 0.2, 0.6
 DOCUMENT_CAP = 0.10
 MOST_FACTS = 1500
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """A learned fact. `then` and `now`: mean log-probability a token of its answer when it was
-    learned and when it was last measured; None if it never was."""
-
-    fact: str
-    document_id: int
-    learned_in: int
-    then: float | None = None
-    now: float | None = None
-
-    @property
-    def faded(self) -> float | None:
-        if self.then is None or self.now is None:
-            return None
-        return max(0.0, self.then - self.now)
 
 
 def weights(facts: Sequence[Remembered], cycle: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
-from autodidact.store.ledger import StoredDocument
+from autodidact.store.documents import StoredDocument
 from autodidact.types.cycle import ArmName, Job, Reason, Verdict, lines, reasons_from_json
 from autodidact.types.documents import Findings, Probe
 from autodidact.types.events import StudyResult

@@ -1,6 +1,6 @@
 """The report card of a cycle and the retention matrix: plain data from the ledger's rows.
 
-`card` makes of one row of the ledger (`LearnerStore.cycle`) what the command line, the page and
+`card` makes of one row of the ledger (`StoredCycle`) what the command line, the page and
 `GET /learning/cycles/{n}` all show: the verdict, the four measures with their intervals and limits,
 every question with both answers. It decides nothing: what passed is what the gate wrote down. Keys
 that a report lacks are left empty. The words of a claim are a ladder: queued, read,
@@ -16,8 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from autodidact.store.cycles import StoredCycle
 from autodidact.types.cycle import Reason, lines, reasons_from_json
 from autodidact.types.cycle import failed as rules_of
+from autodidact.types.status import LearnerStatus
 
 Row = Mapping[str, Any]
 
@@ -44,11 +46,15 @@ _TEST = ("rule", "against", "ok", "value", "lower", "upper", "limit", "before", 
 
 
 def card(
-    row: Row, *, weights: str = "", withdrawn: bool = False, said: Row | None = None
+    row: StoredCycle,
+    *,
+    weights: str = "",
+    withdrawn: bool = False,
+    said: LearnerStatus | None = None,
 ) -> dict[str, Any]:
     """The report card of a cycle: `brief` and all its questions. `weights` is the sha256 of its
     adapter, "" if it is not known. The result is JSON: numbers that are not finite become None."""
-    report = _dict(row.get("report"))
+    report = row.report
     asked = [_probe(probe) for probe in _list(report.get("probes"))]
     made = {
         **brief(row, withdrawn=withdrawn, said=said),
@@ -70,26 +76,28 @@ def card(
     return cleaned
 
 
-def brief(row: Row, *, withdrawn: bool = False, said: Row | None = None) -> dict[str, Any]:
+def brief(
+    row: StoredCycle, *, withdrawn: bool = False, said: LearnerStatus | None = None
+) -> dict[str, Any]:
     """What a list of cycles shows of one. `withdrawn`: it was published and rolled back since;
     `said`: the learner's status, for a cycle that still runs."""
-    report = _dict(row.get("report"))
-    state = str(row.get("state") or report.get("state") or "running")
-    reasons = row.get("reasons") or reasons_from_json(report.get("reasons"))
+    report = row.report
+    state = row.state
+    reasons = row.reasons or reasons_from_json(report.get("reasons"))
     failed = _failed(report, state, reasons)
     made: dict[str, Any] = {
-        "cycle": row["n"],
+        "cycle": row.n,
         "kind": report.get("kind") or "learn",
         "state": state,
         "ok": state == "published",
         "claim": _claim(row, state, withdrawn, said),
-        "parent": row.get("parent"),
+        "parent": row.parent,
         "withdrawn": withdrawn,
         "reasons": list(lines(reasons)),
         "failed": failed,
-        "taught": len(_list(report.get("documents")) or _list(row.get("documents"))),
+        "taught": len(_list(report.get("documents")) or row.documents),
         "measures": [_measure(report, name, title, what, failed) for name, title, what in MEASURES],
-        "ended_at": row.get("ended_at"),
+        "ended_at": row.ended_at,
         "seconds": report.get("seconds"),
     }
     made["verdict"] = _verdict(made, report, reasons)
@@ -100,15 +108,15 @@ def brief(row: Row, *, withdrawn: bool = False, said: Row | None = None) -> dict
 # The verdict -----------------------------------------------------------------------------------
 
 
-def _claim(row: Row, state: str, withdrawn: bool, said: Row | None) -> str:
+def _claim(row: StoredCycle, state: str, withdrawn: bool, said: LearnerStatus | None) -> str:
     """The one word of the ladder that may be said of this cycle's documents."""
     if state == "published":
         return "queued" if withdrawn else "learned"
     if state != "running":
         return "queued"
-    if said is not None and said.get("cycle") == row["n"] and said.get("state") in _STEPS:
-        return _STEPS[str(said["state"])]
-    return "studying" if row.get("documents") else "read"
+    if said is not None and said.cycle == row.n and said.state in _STEPS:
+        return _STEPS[said.state]
+    return "studying" if row.documents else "read"
 
 
 def _verdict(made: Row, report: Row, reasons: Sequence[Reason]) -> str:
@@ -274,10 +282,10 @@ def _group(probes: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _documents(row: Row, report: Row, asked: Sequence[Row]) -> list[dict[str, Any]]:
+def _documents(row: StoredCycle, report: Row, asked: Sequence[Row]) -> list[dict[str, Any]]:
     """The documents taught, each with its questions. Its count and margin are of the wordings that
     decide; those never trained for any fact are counted apart."""
-    ids = _list(row.get("documents"))
+    ids = row.documents
     known: dict[Any, Row] = {}
     for place, document in enumerate(_list(report.get("documents"))):
         known[document.get("id", ids[place] if place < len(ids) else f"?{place}")] = document
@@ -320,17 +328,17 @@ def _forgotten(found: Row) -> dict[str, Any]:
     }
 
 
-def _how(row: Row, report: Row, weights: str) -> dict[str, Any]:
+def _how(row: StoredCycle, report: Row, weights: str) -> dict[str, Any]:
     base = _dict(report.get("base"))
     return {
-        "started_at": report.get("started_at") or row.get("started_at"),
+        "started_at": report.get("started_at") or row.started_at,
         "frozen_at": report.get("frozen_at"),
         "first_step_at": report.get("first_step_at"),
         "steps": report.get("steps"),
         "exposures": report.get("exposures"),
         "base": {key: str(base.get(key) or "") for key in ("name", "revision", "sha256")},
         "weights_sha256": weights,
-        "settings": _dict(row.get("settings")),
+        "settings": row.settings,
     }
 
 

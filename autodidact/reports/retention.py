@@ -34,15 +34,15 @@ def retention(store: LearnerStore) -> dict[str, Any]:
     taught: dict[int, int] = {}
     earlier: Cells = {n: {"k": 0, "n": 0} for n in cycles}
     for cycle in cycles:
-        for result in store.results(cycle):
-            if result["arm"] != "candidate" or result["split"] not in ("taught", "kept"):
+        for result in store.probes.results(cycle):
+            if result.arm != "candidate" or result.split not in ("taught", "kept"):
                 continue
-            document = int(result["probe_id"].rpartition("-")[0])
-            _add(cells.setdefault(document, {}).setdefault(cycle, {"k": 0, "n": 0}), result)
-            if result["split"] == "taught":
+            document = int(result.probe_id.rpartition("-")[0])
+            _add(cells.setdefault(document, {}).setdefault(cycle, {"k": 0, "n": 0}), result.correct)
+            if result.split == "taught":
                 taught[document] = cycle
             else:
-                _add(earlier[cycle], result)
+                _add(earlier[cycle], result.correct)
     rows = [
         {
             "id": number,
@@ -174,17 +174,17 @@ def _total(overall: Mapping[int, Row], group: list[int]) -> dict[str, Any]:
     return {"k": k, "n": n, **interval(k, n)}
 
 
-def _add(count: dict[str, int], result: Row) -> None:
-    count["k"] += int(bool(result["correct"]))
+def _add(count: dict[str, int], correct: bool) -> None:
+    count["k"] += int(correct)
     count["n"] += 1
 
 
 def _published(store: LearnerStore) -> list[int]:
-    rows = (store.cycle(n) for n in range(1, store.last_cycle() + 1))
+    cycles = (store.cycles.get(n) for n in range(1, store.cycles.last() + 1))
     return [
-        int(row["n"])
-        for row in rows
-        if row and row["state"] == "published" and not withdrawn(store, row)
+        cycle.n
+        for cycle in cycles
+        if cycle and cycle.state == "published" and not withdrawn(store, cycle)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Taking what is to be forgotten out of the ledger, within one transaction of `ledger`.
+"""Taking what is to be forgotten out of the ledger, within one transaction.
 
 Gone are the text, title and address of a document, its probes and what was answered to them, its
 part of the stored reports and of the last verdict; further its answers where other probes have them

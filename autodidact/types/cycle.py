@@ -11,6 +11,7 @@ from autodidact.types.documents import Chunk, Example, Probe, Split
 CHANCE = 0.05
 """How often all bounds of a cycle together may err, one-sided."""
 Kind = Literal["learn", "consolidate", "forget"]
+CycleState = Literal["running", "published", "rejected", "failed", "interrupted"]
 RULES = ("sound", "learned", "general", "kept", "chat", "consolidation")
 """Every rule that can refuse a candidate, by its name."""
 

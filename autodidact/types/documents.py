@@ -110,6 +110,24 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """A learned fact. `then` and `now`: mean log-probability a token of its answer when it was
+    learned and when it was last measured; None if it never was."""
+
+    fact: str
+    document_id: int
+    learned_in: int
+    then: float | None = None
+    now: float | None = None
+
+    @property
+    def faded(self) -> float | None:
+        if self.then is None or self.now is None:
+            return None
+        return max(0.0, self.then - self.now)
+
+
+@dataclass(frozen=True)
 class Passage:
     """A piece of a learned document, as it is put before a question and cited. `number` is its
     mark in the prompt and in the citations, from 1; `date` is the day it was read, as ISO 8601."""

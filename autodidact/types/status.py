@@ -7,19 +7,21 @@ from typing import Any, Literal
 
 from autodidact.types.events import Phase
 
-State = Literal[
-    "idle", "fetching", "preparing", "training", "measuring", "publishing", "stopped", "offline"
-]
+State = Literal["idle", "fetching", "preparing", "training", "measuring", "publishing", "stopped"]
+OFFLINE = "offline"
 
 
 @dataclass(frozen=True)
 class LearnerStatus:
-    """What it is doing. `step` of `of` and `eta_s` (seconds left) are of the present phase, `loss`
-    in nats a token; `documents` is how many the cycle took, `queued` how many wait; `next_at` and
-    `updated_at` are Unix time; `verdict` is the report of the last cycle, as JSON. `offline` is
-    said by who hears nothing."""
+    """What it is doing: a `State`, or one that a newer learner has; who hears nothing says
+    `OFFLINE`.
 
-    state: State = "idle"
+    `step` of `of` and `eta_s` (seconds left) are of the present phase, `loss` in nats a token;
+    `documents` is how many the cycle took, `queued` how many wait; `next_at` and `updated_at` are
+    Unix time; `verdict` is the report of the last cycle, as JSON.
+    """
+
+    state: str = "idle"
     phase: Phase | None = None
     cycle: int | None = None
     step: int | None = None

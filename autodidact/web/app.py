@@ -180,7 +180,7 @@ async def health(request: Request) -> JSONResponse:
         "base": model.name,
         "fallback": model.fallback,
         "context": model.context,
-        "learner": now.learner["state"],
+        "learner": now.learner.state,
         "rejected": model.rejected,
         "reason": model.reason,
         "active": site.active,

@@ -27,6 +27,7 @@ from autodidact.errors import AutodidactError
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.chat import ModelStatus
 from autodidact.types.protocols import Generator
+from autodidact.types.status import OFFLINE, LearnerStatus
 from autodidact.web.page import words
 from autodidact.web.sse import Shutdown, Wakeups, encode
 
@@ -35,10 +36,10 @@ FRAME_S = 0.25
 PING_S = 15.0
 OFFLINE_AFTER_S = 15.0
 RETRY_MS = 1000
-_OFFLINE: dict[str, Any] = {"state": "offline"}
+_OFFLINE = LearnerStatus(OFFLINE)
 # A change of one of these is news of the learner; a change of anything else is its progress.
 _NEWS = ("state", "cycle", "next_at", "queued", "documents")
-_SHOWN = (*_NEWS, "step", "of", "loss", "eta_s", "title", "detail", "line", "share")
+_SHOWN = (*_NEWS, "step", "of", "loss", "eta_s")
 
 log = logging.getLogger(__name__)
 
@@ -59,19 +60,14 @@ class LearnerView:
     def __init__(self, path: Path) -> None:
         self._store = LearnerStore(path, readonly=True)
 
-    def status(self, now: float) -> dict[str, Any]:
+    def status(self, now: float) -> LearnerStatus:
         try:
-            status = self._store.status()
+            status = self._store.status.read()
         except (FileNotFoundError, sqlite3.Error, AutodidactError, ValueError):
             return _OFFLINE
-        if status is None or status.get("state") in (None, "stopped"):
+        if status is None or status.state == "stopped":
             return _OFFLINE
-        if now - status["updated_at"] > OFFLINE_AFTER_S:
-            return _OFFLINE
-        documents = status.get("documents")
-        if isinstance(documents, list):
-            status["documents"] = len(documents)
-        return status
+        return _OFFLINE if now - status.updated_at > OFFLINE_AFTER_S else status
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,9 @@ class Snapshot:
     """Everything that the page shows besides conversations."""
 
     model: ModelStatus
-    learner: dict[str, Any]
+    learner: LearnerStatus
+    said: dict[str, Any]
+    """The learner's state in words: title, detail, line and share of the progress."""
     report: dict[str, Any] | None
     lookup: bool = True
     """Whether passages are looked up where a request does not say."""
@@ -91,7 +89,7 @@ class Snapshot:
     @property
     def shown(self) -> dict[str, Any]:
         """What the page shows of the learner."""
-        return {key: self.learner.get(key) for key in _SHOWN}
+        return {**{key: getattr(self.learner, key) for key in _SHOWN}, **self.said}
 
     @property
     def health(self) -> dict[str, Any]:
@@ -134,17 +132,16 @@ class Watcher:
         now = time.time()
         model = self._generator.status()
         status = self._learner.status(now)
-        status = {
-            **status,
+        said = {
             **words.learner(status, now),
             "line": words.cycle_line(status),
             "share": round(words.share(status), 3),
         }
         last = self._last
         if last is not None and last.model.live == model.live and last.report is not None:
-            return Snapshot(model, status, last.report, self._lookup(model))
+            return Snapshot(model, status, said, last.report, self._lookup(model))
         report = read_report(self._home, model.live) if model.live else None
-        return Snapshot(model, status, report, self._lookup(model))
+        return Snapshot(model, status, said, report, self._lookup(model))
 
     async def snapshot(self) -> Snapshot:
         return await asyncio.get_running_loop().run_in_executor(self._workers, self.look)
@@ -189,8 +186,8 @@ def changes(last: Snapshot, now: Snapshot) -> list[tuple[str, dict[str, Any]]]:
     if now.shown != last.shown:
         news = any(now.shown[key] != last.shown[key] for key in _NEWS)
         events.append(("learner", now.shown) if news else ("progress", now.shown))
-    verdict = now.learner.get("verdict")
-    if isinstance(verdict, dict) and verdict != last.learner.get("verdict"):
+    verdict = now.learner.verdict
+    if verdict is not None and verdict != last.learner.verdict:
         events.append(("verdict", verdict))
     return events
 

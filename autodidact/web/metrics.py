@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -24,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autodidact import __version__
 from autodidact.types.protocols import Generator, Observed, TellsFigures
+from autodidact.types.status import LearnerStatus
 from autodidact.web.events import Snapshot
 from autodidact.web.limits import Places
 
@@ -150,9 +150,9 @@ def _figure(name: str, value: float) -> Metric:
     return GaugeMetricFamily(PREFIX + name, help_, value=value)
 
 
-def _learner(status: dict[str, Any]) -> Iterator[Metric]:
+def _learner(status: LearnerStatus) -> Iterator[Metric]:
     """The learner's own words: its state (one of a fixed set), cycle and queue, where it tells."""
-    state = status.get("state")
+    state = status.state
     states = GaugeMetricFamily(
         PREFIX + "learner_state", "1 for what the learner does now.", labels=("state",)
     )
@@ -160,12 +160,11 @@ def _learner(status: dict[str, Any]) -> Iterator[Metric]:
         states.add_metric((known,), float(state == known))
     states.add_metric((OTHER,), float(state not in LEARNER_STATES))
     yield states
-    for key, name, help_ in (
-        ("cycle", "learner_cycle", "The cycle that runs, or ran last."),
-        ("queued", "learner_queued_documents", "Documents that wait to be learned."),
+    for value, name, help_ in (
+        (status.cycle, "learner_cycle", "The cycle that runs, or ran last."),
+        (status.queued, "learner_queued_documents", "Documents that wait to be learned."),
     ):
-        value = status.get(key)
-        if isinstance(value, int | float):
+        if value is not None:
             yield GaugeMetricFamily(PREFIX + name, help_, value=float(value))
 
 

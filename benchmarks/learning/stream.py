@@ -40,6 +40,7 @@ import numpy as np  # noqa: E402
 
 from autodidact import checkpoints  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
+from autodidact.store.cycles import StoredCycle  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.training import anchors  # noqa: E402
 from autodidact.types.cycle import lines  # noqa: E402
@@ -132,23 +133,23 @@ def ledger_rows(home: Path, after: int) -> list[Row]:
     """The finished cycles with a number above `after`, oldest first."""
     store = LearnerStore(home / "learner.db", readonly=True)
     try:
-        cycles = store.cycles(max(0, store.last_cycle() - after))
+        cycles = store.cycles.latest(max(0, store.cycles.last() - after))
     finally:
         store.close()
-    return [_row(cycle) for cycle in reversed(cycles) if cycle["state"] != "running"]
+    return [_row(cycle) for cycle in reversed(cycles) if cycle.state != "running"]
 
 
-def _row(cycle: Row) -> Row:
-    report = cycle["report"]
+def _row(cycle: StoredCycle) -> Row:
+    report = cycle.report
     return {
-        "cycle": cycle["n"],
+        "cycle": cycle.n,
         "kind": report.get("kind") or "learn",
-        "state": cycle["state"],
-        "seconds": (cycle["ended_at"] or cycle["started_at"]) - cycle["started_at"],
-        "documents": cycle["documents"],
+        "state": cycle.state,
+        "seconds": (cycle.ended_at or cycle.started_at) - cycle.started_at,
+        "documents": cycle.documents,
         "learned": report.get("learned"),
         "exposures": report.get("exposures"),
-        "reasons": list(lines(cycle["reasons"])),
+        "reasons": list(lines(cycle.reasons)),
         "acquired": {},
     }
 

@@ -42,7 +42,9 @@ from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import recall  # noqa: E402
 from autodidact.evaluation.statistics import wilson  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
+from autodidact.store.cycles import StoredCycle  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
+from autodidact.store.probes import StoredResult  # noqa: E402
 from autodidact.types.cycle import ProbeResult, lines  # noqa: E402
 from autodidact.types.documents import Probe  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
@@ -104,7 +106,7 @@ def frozen(home: Path, document_ids: Iterable[int]) -> list[Probe]:
     ids = sorted(document_ids)
     store = LearnerStore(home / "learner.db", readonly=True)
     try:
-        return store.probes(ids) if ids else []
+        return store.probes.of(ids) if ids else []
     finally:
         store.close()
 
@@ -120,11 +122,11 @@ def answers(subject: Examinee, probes: Sequence[Probe]) -> list[ProbeResult]:
     return recall.measure(subject, [replace(p, distractors=p.distractors[:1]) for p in probes])
 
 
-def last_cycle(home: Path) -> Row:
+def last_cycle(home: Path) -> StoredCycle:
     """The ledger's row of the newest cycle. Raises SystemExit with one line if there is none."""
     store = LearnerStore(home / "learner.db", readonly=True)
     try:
-        found = store.cycles(1)
+        found = store.cycles.latest(1)
         if not found:
             raise SystemExit(f"{home}: the learner began no cycle; see its output above")
         return found[0]
@@ -204,7 +206,7 @@ def questions(
     """(taught or control, wording, probe): what was frozen, and the world's own questions on the
     same facts. Documents that were offered and not learned are left out."""
     store = LearnerStore(home / "learner.db", readonly=True)
-    learned = {stored.id: stored.document.title for stored in store.documents("learned")}
+    learned = {stored.id: stored.document.title for stored in store.documents.in_state("learned")}
     store.close()
     control = {
         -number: path.stem
@@ -238,19 +240,19 @@ def measured(home: Path, model_name: str, documents: dict[str, world.WorldDocume
 def of_ledger(home: Path, cycle: int) -> list[Row]:
     """What the gate measured: all that is left of a cycle that was rejected."""
     store = LearnerStore(home / "learner.db", readonly=True)
-    results = store.results(cycle)
+    results = store.probes.results(cycle)
     store.close()
-    grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in results:
-        grouped[row["arm"], row["split"]].append(row)
+    grouped: dict[tuple[str, str], list[StoredResult]] = defaultdict(list)
+    for result in results:
+        grouped[result.arm, result.split].append(result)
     return [
         {
             "arm": arm, "wording": "unseen" if split == "unseen" else "seen",
             "documents": "taught" if split == "unseen" else split,
-            **share([row["correct"] for row in rows]), "nll": -fmean(r["logprob"] for r in rows),
+            **share([r.correct for r in some]), "nll": -fmean(r.logprob for r in some),
             "of": "ledger",
         }
-        for (arm, split), rows in sorted(grouped.items())
+        for (arm, split), some in sorted(grouped.items())
     ]  # fmt: skip
 
 
@@ -269,16 +271,16 @@ def run(args: argparse.Namespace, minutes: float, home: Path) -> Iterator[Row]:
     for _ in range(args.cycles):
         code = learn_once(variables)
         cycle = last_cycle(home)
-        report = cycle["report"]
+        report = cycle.report
         about = {
-            "cycle_minutes": minutes, "cycle": cycle["n"], "state": cycle["state"],
+            "cycle_minutes": minutes, "cycle": cycle.n, "state": cycle.state,
             "exposures": report.get("exposures"), "steps": report.get("steps"),
-            "documents_learned": len(cycle["documents"]) * (cycle["state"] == "published"),
-            "seconds": report.get("seconds"), "reasons": list(lines(cycle["reasons"])),
+            "documents_learned": len(cycle.documents) * (cycle.state == "published"),
+            "seconds": report.get("seconds"), "reasons": list(lines(cycle.reasons)),
             "exit_code": code,
         }  # fmt: skip
         serves = checkpoints.current(home)
-        rows = measured(home, args.model, documents) if serves else of_ledger(home, cycle["n"])
+        rows = measured(home, args.model, documents) if serves else of_ledger(home, cycle.n)
         yield {**about, "rows": rows}
 
 

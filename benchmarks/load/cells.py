@@ -281,12 +281,12 @@ def _learner(home: Path) -> str:
         return "starting"
     store = LearnerStore(home / "learner.db", readonly=True)
     try:
-        told = store.status() or {}
+        told = store.status.read()
     except sqlite3.Error:  # it is making the file just now
-        told = {}
+        told = None
     finally:
         store.close()
-    return str(told.get("state", "starting"))
+    return told.state if told is not None else "starting"
 
 
 def engine(at: Ground, name: str, n: int) -> Cell:

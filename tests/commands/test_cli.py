@@ -25,6 +25,7 @@ from autodidact.errors import (
 )
 from autodidact.home import lock, prepare_home
 from autodidact.store.ledger import LearnerStore
+from autodidact.types.status import LearnerStatus
 from tests import fake_study
 from tests.bench import Bench
 from tests.ledgers import add_document, full_report, rejected_report, run_cycle
@@ -94,7 +95,7 @@ def test_after_cycles_the_status_tells_them_newest_first(bench: Bench) -> None:
     bench.script(fake_study.GOOD, fake_study.NOTHING_LEARNED)
     bench.learn()
     bench.learn()
-    bench.store.set_status({"state": "idle"})
+    bench.store.status.write(LearnerStatus("idle"))
     found = status(bench.place)
     assert (found["current"], found["versions"]) == (1, [1])
     assert found["learner"] == "idle"
@@ -110,26 +111,26 @@ def test_after_cycles_the_status_tells_them_newest_first(bench: Bench) -> None:
 
 
 def test_a_learner_that_works_is_told_with_its_step(bench: Bench) -> None:
-    bench.store.set_status({"state": "training", "cycle": 3, "step": 5, "of": 9})
+    bench.store.status.write(LearnerStatus("training", cycle=3, step=5, of=9))
     assert status(bench.place)["learner"] == "training, cycle 3, step 5 of 9"
 
 
 def test_a_learner_that_has_fallen_silent_does_not_run(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.store.set_status({"state": "training", "cycle": 3})
+    bench.store.status.write(LearnerStatus("training", cycle=3))
     later = time.time() + 60
     monkeypatch.setattr(time, "time", lambda: later)
     assert status(bench.place)["learner"] == "not running"
     monkeypatch.undo()
-    bench.store.set_status({"state": "stopped"})
+    bench.store.status.write(LearnerStatus("stopped"))
     assert status(bench.place)["learner"] == "not running"
 
 
 def test_the_status_tells_what_could_not_be_loaded_and_what_is_out_of_reach(bench: Bench) -> None:
     publish(bench.home, 1, None)
     checkpoints.reject(bench.home, 1, "sha256 mismatch adapter_model.safetensors")
-    bench.store.set_source("wikipedia", error="does not answer")
+    bench.store.sources.update("wikipedia", error="does not answer")
     text = invoke(bench.place, "status")
     assert "1 could not be loaded: sha256 mismatch adapter_model.safetensors" in text
     assert "source     wikipedia: 0 documents" in text
@@ -216,7 +217,7 @@ def recorded(place: Workplace) -> Workplace:
         results={"taught": {two: (3, 5)}, "kept": {one: (2, 5)}},
     )  # fmt: skip
     run_cycle(store, 3, [three], "rejected", rejected_report(three))
-    store.begin_cycle(4, 2, {})
+    store.cycles.begin(4, 2, {})
     store.close()
     return place
 

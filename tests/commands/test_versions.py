@@ -218,7 +218,7 @@ def test_after_a_rollback_learning_goes_on_and_serving_does_not(bench: Bench) ->
     report = bench.learn()
     assert (report["version"], report["parent"], report["state"]) == (3, 1, "published")
     assert (checkpoints.serving(bench.home), checkpoints.current(bench.home)) == (1, 3)
-    assert bench.cycle(3)["documents"] == [3, 4], "what was taught since is taught again"
+    assert bench.cycle(3).documents == [3, 4], "what was taught since is taught again"
     said(bench.place, "unpin")
     assert checkpoints.serving(bench.home) == 3
 

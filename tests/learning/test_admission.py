@@ -47,21 +47,21 @@ def test_an_upgraded_home_has_lost_nothing(before: Path) -> None:
     kept = {table: rows(before, table) for table in ("probes", "results", "cycles", "sources")}
     texts = [row[:13] for row in rows(before, "documents")]
     store = LearnerStore(before)
-    remembered = store.remembered()
+    remembered = store.probes.remembered()
     assert len(remembered) > 5
     assert admission.read_waiting(store, never()) == len(texts)
     assert {table: rows(before, table) for table in kept} == kept
     assert [row[:13] for row in rows(before, "documents")] == texts
-    assert store.remembered() == remembered
+    assert store.probes.remembered() == remembered
 
 
 def test_what_an_upgraded_home_has_learned_is_replayed(before: Path) -> None:
     store = LearnerStore(before)
     admission.read_waiting(store, never())
-    facts = {row["fact"] for row in store.remembered()}
+    facts = {known.fact for known in store.probes.remembered()}
     examples = store.material.examples_of(facts)
     assert {example.fact for example in examples} == facts
-    probes = {p.id: p.question for p in store.probes(store.numbers("learned"))}
+    probes = {p.id: p.question for p in store.probes.of(store.documents.numbers("learned"))}
     asked = {message.content for e in examples for message in e.messages[:1]}
     assert not asked & set(probes.values()), "the questions that were frozen are still not trained"
 
@@ -85,12 +85,12 @@ def test_an_interrupted_upgrade_goes_on(before: Path, monkeypatch: pytest.Monkey
     assert left == 3
     assert admission.read_waiting(whole, never()) == left
     assert whole.material.findings([1])[0].facts
-    assert whole.queue(10) == whole.numbers("queued")
+    assert whole.documents.queue(10) == whole.documents.numbers("queued")
 
 
 def test_a_reader_says_that_the_home_is_of_an_older_version(before: Path) -> None:
     with pytest.raises(StoreOutdated, match=r"made by an older version .* start web_learner.py"):
-        LearnerStore(before, readonly=True).status()
+        LearnerStore(before, readonly=True).status.read()
 
 
 # Rules that change ------------------------------------------------------------------------------
@@ -102,8 +102,8 @@ def test_what_was_learned_stays_learned_when_the_rules_change(
     bench.restart(training={"documents_per_cycle": 1})
     bench.learner.fetch()
     assert bench.learn()["state"] == "published"
-    [learned] = bench.store.numbers("learned")
-    facts = {row["fact"] for row in bench.store.remembered()}
+    [learned] = bench.store.documents.numbers("learned")
+    facts = {known.fact for known in bench.store.probes.remembered()}
     examples = bench.store.material.examples_of(facts)
     assert {example.fact for example in examples} == facts
 
@@ -112,7 +112,7 @@ def test_what_was_learned_stays_learned_when_the_rules_change(
     monkeypatch.setattr(reading.gaps, "read", lambda chunk, about, spared: [])
     bench.learner.fetch()
     assert bench.store.material.examples_of(facts) == examples
-    assert {row["fact"] for row in bench.store.remembered()} == facts
+    assert {known.fact for known in bench.store.probes.remembered()} == facts
     [found] = bench.store.material.findings([learned])
     assert {probe_id(learned, fact) for fact in found.facts} >= facts
     report = bench.learn()
@@ -122,7 +122,7 @@ def test_what_was_learned_stays_learned_when_the_rules_change(
 def test_new_documents_are_read_while_they_come(bench: Bench) -> None:
     bench.learner.fetch()
     assert bench.store.material.count_unread() == 0
-    assert len(bench.store.queue(10)) == 4
+    assert len(bench.store.documents.queue(10)) == 4
 
 
 def test_a_kill_between_storing_and_reading_is_made_good_at_the_next_start(
@@ -135,10 +135,10 @@ def test_a_kill_between_storing_and_reading_is_made_good_at_the_next_start(
         patch.setattr(admission, "read_waiting", killed)
         with pytest.raises(KeyboardInterrupt):
             bench.learner.fetch()
-    assert bench.store.queue(10) == []
+    assert bench.store.documents.queue(10) == []
     bench.restart().recover()
-    assert len(bench.store.queue(10)) == 1
-    assert bench.store.material.findings(bench.store.queue(1))[0].facts
+    assert len(bench.store.documents.queue(10)) == 1
+    assert bench.store.material.findings(bench.store.documents.queue(1))[0].facts
 
 
 def test_a_long_reading_says_how_long_it_takes(

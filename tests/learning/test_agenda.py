@@ -48,7 +48,7 @@ def job(bench: Bench, steps: list[str] | None = None) -> dict[str, Any]:
 
 
 def kinds(bench: Bench) -> list[str]:
-    return [c["kind"] for c in reversed(bench.store.cycles())]
+    return [c.kind for c in reversed(bench.store.cycles.latest())]
 
 
 # Which kind -------------------------------------------------------------------------------------
@@ -64,8 +64,8 @@ def test_a_consolidation_is_due_after_so_many_published_cycles(bench: Bench) -> 
     assert kinds(bench) == ["learn", "learn", "learn", "consolidate"], "rejected ones do not count"
     assert (report["state"], report["version"], report["parent"]) == ("published", 4, 3)
     assert checkpoints.current(bench.home) == 4
-    assert bench.cycle(4)["documents"] == []
-    assert len(bench.store.documents("learned")) == 2, "they stay what they were"
+    assert bench.cycle(4).documents == []
+    assert len(bench.store.documents.in_state("learned")) == 2, "they stay what they were"
     bench.learn()
     assert kinds(bench)[-1] == "learn", "and it is not due again at once"
 
@@ -84,7 +84,7 @@ def test_a_consolidation_that_is_no_better_is_refused_and_rests(bench: Bench) ->
     for _ in range(2):
         bench.learn()
     assert kinds(bench) == ["learn", "learn", "consolidate", "learn", "learn"]
-    assert bench.cycle(4)["parent"] == 2
+    assert bench.cycle(4).parent == 2
     bench.learn()
     assert kinds(bench)[-1] == "consolidate"
 
@@ -161,7 +161,7 @@ def test_forgetting_comes_before_everything_else(bench: Bench) -> None:
     bench.script(fake_study.BETTER)
     bench.learn()
     bench.learn()
-    [first, *_] = [d.id for d in bench.store.documents("learned")]
+    [first, *_] = [d.id for d in bench.store.documents.in_state("learned")]
     forget.request(bench.home, [first])
     assert bench.learn()["kind"] == "forget"
 
@@ -220,16 +220,16 @@ def test_no_training_example_asks_as_a_probe_asks(bench: Bench) -> None:
 def test_what_is_remembered_is_how_it_was_and_how_it_is(bench: Bench) -> None:
     start(bench)
     bench.learn()
-    then = {row["fact"]: row["then"] for row in bench.store.remembered()}
+    then = {fact.fact: fact.then for fact in bench.store.probes.remembered()}
     bench.script(fake_study.candidate(kept=0.04))
     assert bench.learn()["state"] == "published"
-    first = bench.cycle(1)["documents"]
-    rows = [row for row in bench.store.remembered() if row["document_id"] in first]
-    assert {row["fact"]: row["then"] for row in rows} == then
-    for row in rows:
-        assert row["now"] == pytest.approx(row["then"] - 0.04)
-        assert row["learned_in"] == 1
+    first = bench.cycle(1).documents
+    known = [fact for fact in bench.store.probes.remembered() if fact.document_id in first]
+    assert {fact.fact: fact.then for fact in known} == then
+    for fact in known:
+        assert fact.now == pytest.approx(fact.then - 0.04)
+        assert fact.learned_in == 1
     bench.script(fake_study.candidate(kept=2.0))
     assert bench.learn()["state"] == "rejected"
-    again = [row for row in bench.store.remembered() if row["document_id"] in first]
-    assert again == rows, "what was not published is not how it is"
+    again = [fact for fact in bench.store.probes.remembered() if fact.document_id in first]
+    assert again == known, "what was not published is not how it is"

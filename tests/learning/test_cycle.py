@@ -31,7 +31,7 @@ def test_fetching_queues_what_is_new_and_nothing_twice(bench: Bench) -> None:
     assert set(bench.states().values()) == {"queued"}
     assert bench.learner.fetch() == 0
     assert bench.restart().fetch() == 0
-    source = bench.store.source("files:notes")
+    source = bench.store.sources.get("files:notes")
     assert source.documents == 4
     assert source.error == ""
     assert source.last_at is not None
@@ -63,7 +63,7 @@ class QueueSource:
 def with_source(bench: Bench, source: QueueSource) -> Learner:
     settings = bench.learner.settings
     base = bases.Base("tiny", bench.place.folder, "folder", "", BASE_SHA, "")
-    return Learner(settings, bench.store, [source], base, bench.events.append, 0)
+    return Learner(settings, bench.store, [source], base, bench.hear, 0)
 
 
 def note(number: int, cursor: str) -> Document:
@@ -78,7 +78,7 @@ def test_a_source_that_fails_is_recorded_and_what_it_gave_before_is_kept(
     source = QueueSource(note(0, "c0"), note(1, "c1"), error)
     learner = with_source(bench, source)
     assert learner.fetch() == 2
-    state = bench.store.source("queue")
+    state = bench.store.sources.get("queue")
     assert state.error == str(error)
     assert state.cursor == "c1"
     assert state.next_at is not None
@@ -105,7 +105,7 @@ def test_fetching_ends_when_the_learner_stops(bench: Bench) -> None:
 
 def test_with_nothing_queued_there_is_nothing_to_learn(bench: Bench) -> None:
     assert bench.learner.learn() is None
-    assert bench.store.cycles() == []
+    assert bench.store.cycles.latest() == []
 
 
 def test_a_cycle_that_learned_is_published(bench: Bench) -> None:
@@ -116,8 +116,8 @@ def test_a_cycle_that_learned_is_published(bench: Bench) -> None:
     assert checkpoints.current(bench.home) == 1
     assert checkpoints.verify(bench.home, 1, BASE_SHA).weights == b"weights of cycle 1"
     assert set(bench.states().values()) == {"learned"}
-    assert bench.cycle(1)["state"] == "published"
-    assert bench.cycle(1)["report"] == report
+    assert bench.cycle(1).state == "published"
+    assert bench.cycle(1).report == report
     assert list((bench.home / ".staging").iterdir()) == []
     assert bench.learner.learn() is None, "everything is learned"
 
@@ -164,7 +164,7 @@ def test_suggestions_are_neither_trained_nor_measured(bench: Bench) -> None:
         for message in example["messages"]
     }
     measured = {probe["question"] for probe in job["probes"]}
-    suggested = {s["question"] for s in bench.cycle(1)["report"]["suggestions"]}
+    suggested = {s["question"] for s in bench.cycle(1).report["suggestions"]}
     assert suggested
     assert not suggested & (taught | measured)
 
@@ -173,7 +173,7 @@ def test_probes_are_frozen_before_the_study_begins(bench: Bench) -> None:
     bench.learner.fetch()
     bench.script(["exit:1"])
     bench.learn()
-    frozen = bench.store.probes([1, 2, 3, 4])
+    frozen = bench.store.probes.of([1, 2, 3, 4])
     assert {probe.document_id for probe in frozen} == {1, 2, 3, 4}
     assert {probe.split for probe in frozen} == {"taught", "unseen"}
 
@@ -187,12 +187,12 @@ def test_a_cycle_that_learned_nothing_is_rejected_with_reasons(bench: Bench) -> 
     assert report["reasons"][0]["rule"] == "learned"
     assert checkpoints.current(bench.home) == 0
     assert checkpoints.versions(bench.home) == []
-    assert bench.cycle(1)["reasons"] == reasons_from_json(report["reasons"])
-    assert bench.cycle(1)["report"] == report, "with every answer"
+    assert bench.cycle(1).reasons == reasons_from_json(report["reasons"])
+    assert bench.cycle(1).report == report, "with every answer"
     assert {row["now"]["correct"] for row in report["probes"]} == {0}
     assert report["failed"] == ["learned"]
     assert set(bench.states().values()) == {"queued"}
-    assert {d.tries for d in bench.store.documents("queued")} == {1}
+    assert {d.tries for d in bench.store.documents.in_state("queued")} == {1}
 
 
 def test_a_document_rejected_three_times_is_given_up(bench: Bench) -> None:
@@ -214,7 +214,7 @@ def test_a_study_that_fails_is_recorded_with_what_it_said(bench: Bench) -> None:
     ]
     assert report["log"] == ["Traceback …", "MemoryError"]
     assert (report["kind"], report["failed"]) == ("learn", [])
-    assert {d.tries for d in bench.store.documents("queued")} == {1}
+    assert {d.tries for d in bench.store.documents.in_state("queued")} == {1}
     assert bench.learn()["state"] == "published"
     assert checkpoints.current(bench.home) == 2
 
@@ -235,10 +235,10 @@ def test_the_next_cycle_builds_on_the_last_and_asks_what_was_taught(bench: Bench
     assert (report["version"], report["parent"]) == (2, 1)
     assert report["kept"]["n"] > 5
     assert checkpoints.read(bench.home, 2).parent == 1
-    assert bench.cycle(1)["documents"] == [1, 2]
-    assert bench.cycle(2)["documents"] == [3, 4]
-    frozen = {probe.id: probe for probe in bench.store.probes([1, 2]) if probe.split == "taught"}
-    kept = {row["probe_id"] for row in bench.store.results(2) if row["split"] == "kept"}
+    assert bench.cycle(1).documents == [1, 2]
+    assert bench.cycle(2).documents == [3, 4]
+    frozen = {probe.id: probe for probe in bench.store.probes.of([1, 2]) if probe.split == "taught"}
+    kept = {r.probe_id for r in bench.store.probes.results(2) if r.split == "kept"}
     assert kept == frozen.keys(), "with the very probes that were frozen then"
 
 
@@ -270,19 +270,19 @@ def test_without_a_control_folder_the_queue_lends_its_documents(bench: Bench) ->
     report = bench.learn()
     assert report["control"]["n"] > 0
     control = {
-        r["probe_id"].split("-")[0] for r in bench.store.results(1) if r["split"] == "control"
+        r.probe_id.split("-")[0] for r in bench.store.probes.results(1) if r.split == "control"
     }
     assert control == {"3", "4"}
     bench.learn()
-    asked = {probe.document_id for probe in bench.store.probes([3, 4]) if probe.split == "taught"}
+    asked = {p.document_id for p in bench.store.probes.of([3, 4]) if p.split == "taught"}
     assert asked == {3, 4}, "what was lent for comparison and is taught now is asked about later"
-    assert {row["document_id"] for row in bench.store.remembered()} == {1, 2, 3, 4}
+    assert {fact.document_id for fact in bench.store.probes.remembered()} == {1, 2, 3, 4}
 
 
 def test_the_settings_of_a_cycle_are_in_the_ledger(bench: Bench) -> None:
     bench.learner.fetch()
     bench.learn()
-    assert bench.cycle(1)["settings"] == bench.learner.settings.training.model_dump()
+    assert bench.cycle(1).settings == bench.learner.settings.training.model_dump()
 
 
 def test_every_report_can_be_read_by_a_browser(bench: Bench) -> None:
@@ -293,7 +293,7 @@ def test_every_report_can_be_read_by_a_browser(bench: Bench) -> None:
     bench.place.write({"one": ("Odd Gate", f"Odd Gate has 17 bars. {text}")})
     bench.learner.fetch()
     bench.learn()
-    stored = bench.cycle(1)["report"]
+    stored = bench.cycle(1).report
     assert stored["learned"]["n"] == 1
     json.dumps(stored, allow_nan=False)
 
@@ -324,7 +324,7 @@ def test_every_look_is_in_the_report_and_the_last_decides(bench: Bench) -> None:
     assert report["looks"][1]["metrics"]["general"] == report["general"]
     assert report["general"]["rise"] == pytest.approx(0.06)
     assert report["failed"] == report["reasons"] == []
-    now = {row["probe_id"]: row for row in bench.store.results(1) if row["arm"] == "candidate"}
+    now = {r.probe_id: r for r in bench.store.probes.results(1) if r.arm == "candidate"}
     assert len(now) == len(report["probes"]), "the last look's answers, once"
     assert checkpoints.read(bench.home, 1).manifest["settings"]["step"] == 0.5
 
@@ -402,7 +402,7 @@ def test_only_what_is_learned_can_be_looked_up(bench: Bench) -> None:
     bench.learn()
     assert not (bench.home / "passages.db").exists()
     bench.learn()
-    assert bench.passages() == {d.id for d in bench.store.documents("learned")}
+    assert bench.passages() == {d.id for d in bench.store.documents.in_state("learned")}
     assert len(bench.passages()) == 2
     bench.learn()
     assert bench.passages() == {1, 2, 3, 4}
@@ -424,7 +424,7 @@ def test_passages_that_were_lost_are_there_again_after_a_start(bench: Bench) -> 
 def test_a_cycle_on_one_line(bench: Bench) -> None:
     bench.learner.fetch()
     shown = build.line(bench.learn())
-    n = bench.cycle(1)["report"]["learned"]["n"]
+    n = bench.cycle(1).report["learned"]["n"]
     assert shown.startswith(f"cycle 1 · 4 documents · learned {n}/{n} (before 0) · general +0.3 %")
     assert "published 000001" in shown
 

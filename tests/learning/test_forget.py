@@ -19,10 +19,13 @@ from autodidact.checkpoints import retention
 from autodidact.commands import forget
 from autodidact.commands.forget import request
 from autodidact.errors import AutodidactError, ResourceError
+from autodidact.learning.staging import read_job
 from autodidact.store.ledger import LearnerStore
 from autodidact.store.scrub import FORGOTTEN
 from autodidact.types import wire
 from autodidact.types.cycle import Job, JobBase
+from autodidact.types.events import DoneEvent, StudyEvent
+from autodidact.types.status import LearnerStatus
 from tests import fake_study, jobs
 from tests.bench import Bench
 
@@ -45,7 +48,7 @@ def learned(bench: Bench) -> Bench:
 
 def cycles(bench: Bench) -> list[tuple[str, str]]:
     """(kind, state) of all cycles, the oldest first."""
-    return [(c["kind"], c["state"]) for c in reversed(bench.store.cycles())]
+    return [(c.kind, c.state) for c in reversed(bench.store.cycles.latest())]
 
 
 def written(bench: Bench, *skip: str) -> dict[str, str]:
@@ -75,12 +78,13 @@ def test_what_was_learned_is_forgotten_by_learning_the_rest_anew(learned: Bench)
     assert checkpoints.serving(learned.home) == 3, "and the pin goes with them"
     assert checkpoints.current(learned.home) == 3
     assert checkpoints.read(learned.home, 3).manifest["forgets"] == [1]
-    assert learned.store.document(1).state == "forgotten"
-    assert learned.store.document(1).document.title == FORGOTTEN
-    assert [d.id for d in learned.store.documents("learned")] == [2, 3, 4]
+    assert learned.store.documents.get(1).state == "forgotten"
+    assert learned.store.documents.get(1).document.title == FORGOTTEN
+    assert [d.id for d in learned.store.documents.in_state("learned")] == [2, 3, 4]
     assert learned.passages() == {2, 3, 4}
-    assert learned.store.probes([1]) == []
-    assert not [r for n in (1, 2, 3) for r in learned.store.results(n) if r["probe_id"][0] == "1"]
+    assert learned.store.probes.of([1]) == []
+    results = [r for n in (1, 2, 3) for r in learned.store.probes.results(n)]
+    assert not [r for r in results if r.probe_id[0] == "1"]
     assert learned.learner.learn() is None
     assert found_in(learned, *SECRETS) == []
 
@@ -129,26 +133,26 @@ def test_it_cannot_be_looked_up_from_the_moment_the_learner_acts(learned: Bench)
     learned.script(["plan", "exit:1"])
     assert learned.learn()["state"] == "failed"
     assert learned.passages() == {2, 3, 4}
-    assert learned.store.document(1).state == "forgetting"
+    assert learned.store.documents.get(1).state == "forgetting"
     assert checkpoints.current(learned.home) == 2
     assert learned.learn()["state"] == "published"
-    assert learned.store.document(1).state == "forgotten"
+    assert learned.store.documents.get(1).state == "forgotten"
 
 
 def test_reports_of_the_time_before_are_scrubbed(learned: Bench) -> None:
-    before = learned.cycle(1)["report"]
+    before = learned.cycle(1).report
     assert any(p["document_id"] == 1 for p in before["probes"])
-    learned.store.set_status({"state": "idle", "verdict": before})
+    learned.store.status.write(LearnerStatus("idle", verdict=before))
     request(learned.home, [1])
     learned.learn()
-    after = learned.cycle(1)["report"]
+    after = learned.cycle(1).report
     titles = {d["id"]: (d["title"], d["uri"]) for d in after["documents"]}
     assert titles[1] == (FORGOTTEN, "")
     assert titles[2][0] == "Sable House"
     assert {p["document_id"] for p in after["probes"]} == {-3, -2, -1, 2}
     assert after["learned"] == before["learned"], "figures stay"
     assert [s["source"] for s in after["suggestions"]] == [titles[2][1]]
-    assert "Brack" not in json.dumps(learned.store.status())
+    assert "Brack" not in str(learned.store.status.read())
 
 
 def test_when_the_rest_cannot_be_relearned_the_base_serves(learned: Bench) -> None:
@@ -159,7 +163,7 @@ def test_when_the_rest_cannot_be_relearned_the_base_serves(learned: Bench) -> No
     assert (report["kind"], report["state"]) == ("forget", "rejected")
     assert checkpoints.current(learned.home) == checkpoints.serving(learned.home) == 0
     assert checkpoints.versions(learned.home) == []
-    assert [d.id for d in learned.store.documents("queued")] == [2, 3, 4]
+    assert [d.id for d in learned.store.documents.in_state("queued")] == [2, 3, 4]
     assert learned.passages() == set()
     assert found_in(learned, *SECRETS) == []
     assert learned.learn()["parent"] is None
@@ -175,8 +179,8 @@ def test_when_relearning_fails_three_times_the_base_serves(learned: Bench) -> No
         assert checkpoints.current(learned.home) == 2, f"try {at + 1}"
         assert learned.learn()["state"] == "failed"
     assert checkpoints.current(learned.home) == 0
-    assert learned.store.document(1).state == "forgotten"
-    assert [d.id for d in learned.store.documents("queued")] == [2, 3, 4]
+    assert learned.store.documents.get(1).state == "forgotten"
+    assert [d.id for d in learned.store.documents.in_state("queued")] == [2, 3, 4]
 
 
 def test_what_was_never_learned_is_forgotten_at_once(learned: Bench) -> None:
@@ -184,7 +188,7 @@ def test_what_was_never_learned_is_forgotten_at_once(learned: Bench) -> None:
     learned.learner.fetch()
     request(learned.home, [5])
     assert learned.learner.learn() is None
-    assert learned.store.document(5).state == "forgotten"
+    assert learned.store.documents.get(5).state == "forgotten"
     assert len(cycles(learned)) == 2
     assert checkpoints.versions(learned.home) == [1, 2]
     assert found_in(learned, "Odd Gate") == []
@@ -206,20 +210,20 @@ def test_what_lent_itself_for_comparison_was_not_learned(bench: Bench) -> None:
     bench.restart(sources=notes, training={"documents_per_cycle": 2})
     bench.learner.fetch()
     bench.learn()
-    assert bench.store.probes([3])
+    assert bench.store.probes.of([3])
     request(bench.home, [3])
     assert bench.learn()["kind"] == "learn"
-    assert bench.store.document(3).state == "forgotten"
+    assert bench.store.documents.get(3).state == "forgotten"
 
 
 def test_a_text_that_was_replaced_is_known_to_the_weights(learned: Bench) -> None:
     text = "The Brack Mill is a windmill on Gorse Hill. It was built in 1999. It has 3 sails. " * 2
     learned.place.write({"brack-mill": ("Brack Mill", text)})
     learned.learner.fetch()
-    assert learned.store.document(1).state == "superseded"
-    request(learned.home, [d.id for d in learned.store.matching("Brack Mill")])
+    assert learned.store.documents.get(1).state == "superseded"
+    request(learned.home, [d.id for d in learned.store.documents.matching("Brack Mill")])
     assert learned.learn()["kind"] == "forget"
-    assert learned.store.count("forgotten") == 2
+    assert learned.store.documents.count("forgotten") == 2
 
 
 def test_forgetting_everything_leaves_the_untouched_base(learned: Bench) -> None:
@@ -227,7 +231,7 @@ def test_forgetting_everything_leaves_the_untouched_base(learned: Bench) -> None
     assert learned.learner.learn() is None
     assert checkpoints.current(learned.home) == 0
     assert checkpoints.versions(learned.home) == []
-    assert learned.store.count("forgotten") == 4
+    assert learned.store.documents.count("forgotten") == 4
     assert learned.passages() == set()
     assert len(cycles(learned)) == 2
     names = ("Tolk Bridge", "Wend Tower", "Sable House", "violet", "Jane Orrin")
@@ -239,7 +243,7 @@ def test_two_requests_are_one_relearning(learned: Bench) -> None:
     request(learned.home, [3, 3, 99])
     assert learned.learn()["kind"] == "forget"
     assert learned.learner.learn() is None
-    assert learned.store.count("forgotten") == 2
+    assert learned.store.documents.count("forgotten") == 2
     assert checkpoints.read(learned.home, 3).manifest["forgets"] == [1, 3]
 
 
@@ -249,23 +253,23 @@ def test_forgetting_something_more_later_relearns_again(learned: Bench) -> None:
         learned.learn()
     assert checkpoints.versions(learned.home) == [4]
     assert checkpoints.read(learned.home, 4).parent == 3
-    assert [d.id for d in learned.store.documents("learned")] == [2, 4]
+    assert [d.id for d in learned.store.documents.in_state("learned")] == [2, 4]
 
 
 def test_what_is_being_studied_is_not_learned_to_its_end(bench: Bench) -> None:
     bench.learner.fetch()
-    bench.store.begin_cycle(1, None, {})
-    bench.store.study(1, [1, 2])
+    bench.store.cycles.begin(1, None, {})
+    bench.store.cycles.study(1, [1, 2])
     staging = checkpoints.staging(bench.home, 1)
     staging.mkdir()
     base = JobBase("tiny", str(bench.place.folder), "", "")
     (staging / "job.json").write_text(wire.to_json(jobs.job(base=base)))
-    assert bench.learner._job(1) is not None, "it could go on"
+    assert read_job(bench.home, 1) is not None, "it could go on"
     request(bench.home, [1])
     assert bench.learn()["cycle"] == 2
-    assert bench.cycle(1)["state"] == "interrupted"
-    assert bench.cycle(2)["documents"] == [2, 3, 4]
-    assert bench.store.document(1).state == "forgotten"
+    assert bench.cycle(1).state == "interrupted"
+    assert bench.cycle(2).documents == [2, 3, 4]
+    assert bench.store.documents.get(1).state == "forgotten"
 
 
 def test_the_next_cycle_goes_on_from_what_was_relearned(learned: Bench) -> None:
@@ -309,7 +313,7 @@ def test_a_rollback_to_the_base_forgets_at_once(learned: Bench) -> None:
     roll_back(learned, 0)
     report = learned.learn()
     assert (report["kind"], report["parent"]) == ("learn", None)
-    assert learned.store.document(1).state == "forgotten"
+    assert learned.store.documents.get(1).state == "forgotten"
     assert learned.learn()["state"] == "published"
     assert checkpoints.versions(learned.home) == [4, 5]
 
@@ -320,9 +324,9 @@ def test_a_rollback_while_the_rest_is_relearned_begins_anew(
     request(learned.home, [1])
     real = learned.learner._follow
 
-    def follow(job: Job, event: dict[str, Any]) -> None:
+    def follow(job: Job, event: StudyEvent) -> None:
         real(job, event)
-        if event["event"] == "done" and job.cycle == 3:
+        if isinstance(event, DoneEvent) and job.cycle == 3:
             roll_back(learned, 1)
 
     monkeypatch.setattr(learned.learner, "_follow", follow)
@@ -356,7 +360,7 @@ def test_a_rollback_to_what_knows_it_is_no_way_back(
     report = learned.learn()
     assert (report["kind"], report["parent"]) == ("forget", 2)
     assert checkpoints.versions(learned.home) == [report["cycle"]]
-    assert learned.store.document(1).state == "forgotten"
+    assert learned.store.documents.get(1).state == "forgotten"
 
 
 def test_a_version_that_is_being_read_goes_the_next_time(
@@ -372,14 +376,14 @@ def test_a_version_that_is_being_read_goes_the_next_time(
     request(learned.home, [1])
     with pytest.raises(ResourceError, match="000001: in use, cannot be deleted yet"):
         learned.learner.learn()
-    assert learned.store.document(1).state == "forgetting", "not said before it is true"
+    assert learned.store.documents.get(1).state == "forgetting", "not said before it is true"
     assert cycles(learned)[-1] == ("forget", "published")
     learned.restart().recover()
     assert checkpoints.versions(learned.home) == [1, 3]
     held.clear()
     assert learned.learner.learn() is None, "the rest is not learned a second time"
     assert checkpoints.versions(learned.home) == [3]
-    assert learned.store.document(1).state == "forgotten"
+    assert learned.store.documents.get(1).state == "forgotten"
 
 
 # The command -------------------------------------------------------------------------------------
@@ -449,8 +453,8 @@ def test_before_anything_ran_there_is_nothing_to_forget(bench: Bench) -> None:
 def test_many_documents_are_counted_and_ten_are_named(bench: Bench) -> None:
     found = []
     for number in range(25):
-        bench.store.add(documented(number))
-    found = bench.store.documents("queued")
+        bench.store.documents.add(documented(number))
+    found = bench.store.documents.in_state("queued")
     lines = forget.listing(found).splitlines()
     assert len(lines) == 12
     assert lines[0] == "  1  Title 0  (queued)"
@@ -486,12 +490,12 @@ def test_requests_are_whole_files(home: Path) -> None:
 def test_the_ledger_keeps_no_deleted_row_in_free_pages(tmp_path: Path) -> None:
     store = LearnerStore(tmp_path / "learner.db")
     for number in range(40):
-        store.add(documented(number))
+        store.documents.add(documented(number))
     with sqlite3.connect(tmp_path / "learner.db") as db:
         db.execute("UPDATE documents SET text = 'the old secret' || hex(zeroblob(9000))")
         db.execute("UPDATE documents SET text = 'short'")
     db.close()
-    store.forget(list(range(1, 41)))
+    store.documents.forget(list(range(1, 41)))
     assert store.scrub() == 40
     store.close()
     left = b"".join(path.read_bytes() for path in tmp_path.iterdir())

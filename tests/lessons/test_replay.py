@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodidact.lessons import replay
-from autodidact.lessons.replay import DOCUMENT_CAP, DUE, EVEN, FADED, Remembered
+from autodidact.lessons.replay import DOCUMENT_CAP, DUE, EVEN, FADED
+from autodidact.types.documents import Remembered
 
 CYCLE = 40
 LOGPROBS = st.none() | st.floats(-30, 0)

@@ -7,7 +7,7 @@ from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
 from autodidact.reading.document import read_document
 from autodidact.reports import build
-from autodidact.store.ledger import StoredDocument
+from autodidact.store.documents import StoredDocument
 from autodidact.types.cycle import ProbeResult
 from autodidact.types.documents import Document
 

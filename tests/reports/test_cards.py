@@ -16,8 +16,10 @@ from autodidact.home import prepare_home
 from autodidact.reports import archive, cards
 from autodidact.reports.prose import bounds, card_text, limit, plain, share, signed
 from autodidact.reports.retention import fold, retention, retention_text
+from autodidact.store.cycles import StoredCycle
 from autodidact.store.ledger import LearnerStore
-from autodidact.types.cycle import Reason
+from autodidact.types.cycle import CycleState, Reason
+from autodidact.types.status import LearnerStatus
 from tests import versions
 from tests.ledgers import (
     FROZEN_AT,
@@ -144,7 +146,7 @@ def test_a_rejected_cycle_says_why_and_claims_nothing(tmp_path: Path, store: Lea
 
 def test_a_rolled_back_cycle_is_learned_no_more(tmp_path: Path, store: LearnerStore) -> None:
     assert published(tmp_path, store)["claim"] == "learned"
-    store.requeue_after(0)
+    store.documents.requeue_after(0)
     made = card(tmp_path, store, 1)
     assert (made["claim"], made["withdrawn"]) == ("queued", True)
     assert "rolled back" in made["verdict"]
@@ -158,12 +160,12 @@ def test_a_rolled_back_cycle_is_learned_no_more(tmp_path: Path, store: LearnerSt
 def test_a_running_cycle_is_on_its_way_up_the_ladder(
     tmp_path: Path, store: LearnerStore, state: str, claim: str
 ) -> None:
-    store.begin_cycle(1, None, {})
-    store.set_status({"state": state, "cycle": 1})
+    store.cycles.begin(1, None, {})
+    store.status.write(LearnerStatus(state, cycle=1))
     made = card(tmp_path, store, 1)
     assert made["claim"] == claim
     assert "learned" not in made["verdict"]
-    store.set_status({"state": state, "cycle": 9})
+    store.status.write(LearnerStatus(state, cycle=9))
     assert card(tmp_path, store, 1)["claim"] == "read"
 
 
@@ -224,13 +226,26 @@ KEYS = (
     "chat",
     "kept",
 )
+ENDED: tuple[CycleState, ...] = ("published", "rejected", "failed")
 
 
-@given(st.sets(st.sampled_from(KEYS)), st.sampled_from(["published", "rejected", "failed"]))
-def test_whatever_a_report_lacks_there_is_a_card(lacking: set[str], state: str) -> None:
+@given(st.sets(st.sampled_from(KEYS)), st.sampled_from(ENDED))
+def test_whatever_a_report_lacks_there_is_a_card(lacking: set[str], state: CycleState) -> None:
     told = {key: value for key, value in full_report(3).items() if key not in lacking}
-    row = {"n": 1, "state": state, "parent": None, "documents": [3], "reasons": (Reason("", "a"),)}
-    made = cards.card({**row, "report": told})
+    made = cards.card(
+        StoredCycle(
+            n=1,
+            state=state,
+            kind="learn",
+            parent=None,
+            started_at=0.0,
+            ended_at=None,
+            documents=[3],
+            reasons=(Reason("", "a"),),
+            report=told,
+            settings={},
+        )
+    )
     assert made["verdict"]
     assert card_text(made)
 

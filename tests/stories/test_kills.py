@@ -28,9 +28,12 @@ from autodidact.checkpoints import pins, publication, retention
 from autodidact.learning import cycle
 from autodidact.reports.build import line
 from autodidact.store.connection import Connections
+from autodidact.store.cycles import CycleTable
+from autodidact.store.documents import DocumentTable
 from autodidact.store.ledger import LearnerStore
 from autodidact.store.material import MaterialTable
 from autodidact.store.passages import PassageIndex
+from autodidact.store.probes import ProbeTable
 from tests import fake_study
 from tests.bench import Bench
 from tests.workplace import prepare
@@ -63,10 +66,13 @@ def inject(at):
             step()
             return real(*arguments, **named)
         setattr(owner, name, call)
-    for name in ("begin_cycle", "freeze", "study", "record", "finish_cycle", "forget", "scrub",
-                 "requeue_after"):
-        wrap(LearnerStore, name)
-    wrap(LearnerStore, "control")
+    for name in ("begin", "study", "finish"):
+        wrap(CycleTable, name)
+    for name in ("freeze", "record"):
+        wrap(ProbeTable, name)
+    for name in ("control", "forget", "requeue_after"):
+        wrap(DocumentTable, name)
+    wrap(LearnerStore, "scrub")
     wrap(MaterialTable, "admit")
     for owner in (checkpoints, publication, pins):
         wrap(owner, "point")
@@ -107,13 +113,13 @@ def run(place, at):
 
 def outcome(place):
     bench = learner(place)
-    cycles = bench.store.cycles()
+    cycles = bench.store.cycles.latest()
     return {
         "states": bench.states(),
-        "forgotten": bench.store.count("forgotten"),
-        "cycles": [{k: c[k] for k in ("n", "kind", "state", "parent", "documents")}
+        "forgotten": bench.store.documents.count("forgotten"),
+        "cycles": [{k: getattr(c, k) for k in ("n", "kind", "state", "parent", "documents")}
                    for c in cycles],
-        "lines": [line(c["report"]) for c in cycles if "cycle" in c["report"]],
+        "lines": [line(c.report) for c in cycles if "cycle" in c.report],
         "current": checkpoints.current(bench.home),
         "versions": checkpoints.versions(bench.home),
         "manifests": [checkpoints.read(bench.home, v).manifest["document_ids"]
@@ -121,7 +127,7 @@ def outcome(place):
         "staging": [p.name for p in (bench.home / ".staging").iterdir()],
         "inbox": [p.name for p in (bench.home / "inbox").iterdir()],
         "passages": sorted(bench.passages()),
-        "results": {c["n"]: len(bench.store.results(c["n"])) for c in cycles},
+        "results": {c.n: len(bench.store.probes.results(c.n)) for c in cycles},
     }
 
 def fresh(name):

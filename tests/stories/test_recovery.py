@@ -37,7 +37,7 @@ def test_a_stopped_cycle_goes_on_at_the_next_start(bench: Bench) -> None:
     assert bench.learner.learn() is None
     stopper.join()
     assert set(bench.states().values()) == {"studying"}
-    assert bench.store.running() == [1]
+    assert bench.store.cycles.running() == [1]
     bench.restart().recover()
     assert state.exists()
     report = bench.learn()
@@ -47,10 +47,10 @@ def test_a_stopped_cycle_goes_on_at_the_next_start(bench: Bench) -> None:
 
 def test_a_cycle_whose_job_is_gone_is_closed_and_its_documents_queue_again(bench: Bench) -> None:
     bench.learner.fetch()
-    bench.store.begin_cycle(1, None, {})
-    bench.store.study(1, [1, 2])
+    bench.store.cycles.begin(1, None, {})
+    bench.store.cycles.study(1, [1, 2])
     bench.restart().recover()
-    assert bench.cycle(1)["state"] == "interrupted"
+    assert bench.cycle(1).state == "interrupted"
     assert set(bench.states().values()) == {"queued"}
     assert bench.learn()["cycle"] == 2
 
@@ -59,13 +59,13 @@ def test_a_job_that_an_older_version_wrote_counts_as_cut_off(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.learner.fetch()
-    bench.store.begin_cycle(1, None, {})
-    bench.store.study(1, [1, 2])
+    bench.store.cycles.begin(1, None, {})
+    bench.store.cycles.study(1, [1, 2])
     staging = checkpoints.staging(bench.home, 1)
     staging.mkdir()
     (staging / "job.json").write_text('{"cycle": 1, "kind": "learn", "documents": []}')
     bench.restart().recover()
-    assert bench.cycle(1)["state"] == "interrupted"
+    assert bench.cycle(1).state == "interrupted"
     assert set(bench.states().values()) == {"queued"}
     assert "cycle 1 cannot go on: job.json: " in caplog.text
     assert bench.learn()["cycle"] == 2
@@ -87,9 +87,10 @@ def test_a_rollback_while_a_cycle_runs_publishes_nothing(bench: Bench) -> None:
     assert "rolled back" in seen[0]["reasons"][0]["text"]
     assert checkpoints.current(bench.home) == 0
     assert checkpoints.versions(bench.home) == [1]
-    assert {bench.states()[d.document.title] for d in bench.store.documents("queued")} == {"queued"}
-    assert [d.id for d in bench.store.documents("queued")] == [3, 4]
-    assert {d.tries for d in bench.store.documents("queued")} == {0}
+    queued = bench.store.documents.in_state("queued")
+    assert {bench.states()[d.document.title] for d in queued} == {"queued"}
+    assert [d.id for d in queued] == [3, 4]
+    assert {d.tries for d in queued} == {0}
 
 
 def test_a_job_made_from_a_version_rolled_back_is_not_resumed(bench: Bench) -> None:
@@ -106,9 +107,9 @@ def test_a_job_made_from_a_version_rolled_back_is_not_resumed(bench: Bench) -> N
     stopper.join()
     checkpoints.roll_back(bench.home)
     bench.restart().recover()
-    assert bench.cycle(2)["state"] == "interrupted"
+    assert bench.cycle(2).state == "interrupted"
     assert not state.exists()
-    assert [d.id for d in bench.store.documents("queued")] == [3, 4]
+    assert [d.id for d in bench.store.documents.in_state("queued")] == [3, 4]
 
 
 def request_rollback(home: Path, to: int) -> None:
@@ -125,7 +126,7 @@ def test_what_was_taught_after_the_version_rolled_back_to_is_queued_again(bench:
     request_rollback(bench.home, 1)
     report = bench.learn()
     assert (report["cycle"], report["parent"]) == (3, 1)
-    assert bench.cycle(3)["documents"] == [3, 4]
+    assert bench.cycle(3).documents == [3, 4]
     assert set(bench.states().values()) == {"learned"}
     assert list((bench.home / "inbox").iterdir()) == []
 
@@ -166,7 +167,7 @@ def test_a_version_published_before_the_kill_is_recorded_as_published(
     bench.restart().recover()
     assert checkpoints.current(bench.home) == 1
     assert set(bench.states().values()) == {"learned"}
-    report = bench.cycle(1)["report"]
+    report = bench.cycle(1).report
     assert report["learned"]["k"] > 10
     assert "published 000001" in build.line(report), "the command line shows it"
     assert bench.learner.learn() is None
@@ -177,13 +178,13 @@ def test_a_rollback_after_the_kill_is_not_undone_at_the_next_start(bench: Bench)
     bench.restart(training={"documents_per_cycle": 2})
     bench.learner.fetch()
     bench.learn()
-    bench.store.begin_cycle(2, 1, {})
-    bench.store.study(2, [3, 4])
+    bench.store.cycles.begin(2, 1, {})
+    bench.store.cycles.study(2, [3, 4])
     publish(bench.home, 2, 1)
     request_rollback(bench.home, 1)
     bench.restart().recover()
     assert checkpoints.current(bench.home) == 1
-    assert [d.id for d in bench.store.documents("queued")] == [3, 4]
+    assert [d.id for d in bench.store.documents.in_state("queued")] == [3, 4]
 
 
 # Short of disk ----------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_below_the_low_water_mark_no_cycle_begins(
     with pytest.raises(ResourceError) as caught:
         bench.learner.learn()
     assert one_line(caught.value).endswith("need 0.5 GiB, have 0.3")
-    assert bench.store.cycles() == []
+    assert bench.store.cycles.latest() == []
 
 
 def test_a_disk_that_fills_up_while_publishing_costs_the_documents_no_try(
@@ -216,7 +217,7 @@ def test_a_disk_that_fills_up_while_publishing_costs_the_documents_no_try(
     assert report["state"] == "interrupted"
     assert report["ok"] is False
     assert "the disk is full" in report["reasons"][0]["text"]
-    assert {stored.tries for stored in bench.store.documents("queued")} == {0}
+    assert {stored.tries for stored in bench.store.documents.in_state("queued")} == {0}
     assert checkpoints.versions(bench.home) == []
     assert set(bench.states().values()) == {"queued"}
     monkeypatch.undo()
@@ -234,14 +235,14 @@ def test_a_disk_that_is_full_after_publishing_teaches_nothing_twice(
 
     bench.learner.fetch()
     with monkeypatch.context() as patch:
-        patch.setattr(bench.store, "finish_cycle", full)
+        patch.setattr(bench.store.cycles, "finish", full)
         with pytest.raises(ResourceError):
             bench.learner.learn()
     assert checkpoints.current(bench.home) == 1
-    assert bench.store.running() == [1]
+    assert bench.store.cycles.running() == [1]
     assert bench.learner.learn() is None
-    assert bench.cycle(1)["state"] == "published"
-    assert bench.cycle(1)["report"]["probes"], "with every answer"
+    assert bench.cycle(1).state == "published"
+    assert bench.cycle(1).report["probes"], "with every answer"
     assert set(bench.states().values()) == {"learned"}
 
 
@@ -253,10 +254,10 @@ def test_a_disk_that_is_full_while_a_cycle_begins_is_waited_for(
 
     bench.learner.fetch()
     with monkeypatch.context() as patch:
-        patch.setattr(bench.store, "freeze", full)
+        patch.setattr(bench.store.probes, "freeze", full)
         with pytest.raises(ResourceError):
             bench.learner.learn()
-    assert bench.store.running() == [1], "begun, without a job"
+    assert bench.store.cycles.running() == [1], "begun, without a job"
     assert bench.learn()["cycle"] == 2
-    assert bench.cycle(1)["state"] == "interrupted"
-    assert {stored.tries for stored in bench.store.documents("learned")} == {0}
+    assert bench.cycle(1).state == "interrupted"
+    assert {stored.tries for stored in bench.store.documents.in_state("learned")} == {0}

@@ -27,6 +27,7 @@ from autodidact.types.chat import (
     TokenLogprob,
 )
 from autodidact.types.protocols import Generator
+from autodidact.types.status import LearnerStatus
 from autodidact.web.app import build_app
 
 Item = str | Exception | threading.Event | Delta | Callable[[SamplingParams], str]
@@ -211,7 +212,7 @@ class Learner:
         self._store = LearnerStore(home / "learner.db")
 
     def say(self, state: str, **values: Any) -> None:
-        self._store.set_status({"state": state, "cycle": None, "queued": 0, **values})
+        self._store.status.write(LearnerStatus(state, **{"queued": 0, **values}))
 
     def close(self) -> None:
         self._store.close()

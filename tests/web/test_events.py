@@ -80,21 +80,21 @@ def test_readers_get_the_newest_state_and_no_backlog() -> None:
 
 def test_a_learner_that_has_gone_silent_is_offline(tmp_path: Path) -> None:
     view = LearnerView(tmp_path / "learner.db")
-    assert view.status(0)["state"] == "offline"  # no file
+    assert view.status(0).state == "offline"  # no file
     learner = Learner(tmp_path)
-    assert view.status(0)["state"] == "offline"  # no word
-    learner.say("idle", queued=2, documents=["a", "b"])
+    assert view.status(0).state == "offline"  # no word
+    learner.say("idle", queued=2, documents=2)
     status = view.status(0)
-    assert (status["state"], status["queued"], status["documents"]) == ("idle", 2, 2)
-    assert view.status(status["updated_at"] + 16)["state"] == "offline"
+    assert (status.state, status.queued, status.documents) == ("idle", 2, 2)
+    assert view.status(status.updated_at + 16).state == "offline"
     learner.say("stopped")
-    assert view.status(0)["state"] == "offline"
+    assert view.status(0).state == "offline"
     learner.close()
 
 
 def test_a_damaged_ledger_is_offline(tmp_path: Path) -> None:
     (tmp_path / "learner.db").write_bytes(b"not a database at all" * 100)
-    assert LearnerView(tmp_path / "learner.db").status(0)["state"] == "offline"
+    assert LearnerView(tmp_path / "learner.db").status(0).state == "offline"
 
 
 def test_the_report_of_a_version(tmp_path: Path) -> None:

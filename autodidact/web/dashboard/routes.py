@@ -67,7 +67,7 @@ async def cycle(
     site = site_of(request)
 
     def read(store: LearnerStore) -> tuple[dict[str, Any] | None, int]:
-        return archive.read_card(site.home, store, n), store.last_cycle()
+        return archive.read_card(site.home, store, n), store.cycles.last()
 
     found = await site.run(lambda: _read(site, read))
     card, last = found if found is not None else (None, 0)

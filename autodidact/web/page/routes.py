@@ -105,7 +105,7 @@ def _page(site: Site, found: Conversation | None, *, whole: bool, missing: bool 
     boot = {
         "conversation": found.id if found else None,
         "health": now.health,
-        "learner": now.learner["state"],
+        "learner": now.learner.state,
         "context": context,
         "default_length": DEFAULT_LENGTH,
         "presets": PRESETS,
@@ -162,7 +162,7 @@ def _items(messages: list[StoredMessage], dropped: int) -> list[dict[str, Any]]:
 def _empty(now: Snapshot) -> dict[str, Any]:
     return {
         "empty": words.empty(now.model, now.report, now.learner, time.time()),
-        "learner": now.learner,
+        "learner": now.shown,
     }
 
 

@@ -11,8 +11,9 @@ import time
 from typing import Any
 
 from autodidact.types.chat import ModelStatus
+from autodidact.types.status import OFFLINE, LearnerStatus
 
-OFFLINE = {
+NOT_RUNNING = {
     "title": "The learner is not running",
     "detail": "Chat works; nothing new is being learned. Start it with python web_learner.py.",
 }
@@ -123,17 +124,17 @@ def _rejection(text: str) -> str:
     return f"A checkpoint did not load: {line}."
 
 
-def learner(status: dict[str, Any], now: float) -> dict[str, str]:
+def learner(status: LearnerStatus, now: float) -> dict[str, str]:
     """Title and detail of the learner's status line."""
-    state, cycle = status["state"], status.get("cycle")
-    if state == "offline":
-        return OFFLINE
+    state, cycle = status.state, status.cycle
+    if state == OFFLINE:
+        return NOT_RUNNING
     if state == "idle":
         return _idle(status, now)
     title, detail = _PHASES.get(state, (state.capitalize(), ""))
     if cycle:
         title = f"{title}, cycle {cycle}"
-    step, of, eta = status.get("step"), status.get("of"), status.get("eta_s")
+    step, of, eta = status.step, status.of, status.eta_s
     if state in ("training", "measuring") and step is not None and of:
         detail = f"Step {number(step)} of {number(of)}"
         if eta:
@@ -141,14 +142,14 @@ def learner(status: dict[str, Any], now: float) -> dict[str, str]:
     return {"title": title, "detail": detail}
 
 
-def _idle(status: dict[str, Any], now: float) -> dict[str, str]:
-    queued, next_at = status.get("queued") or 0, status.get("next_at")
+def _idle(status: LearnerStatus, now: float) -> dict[str, str]:
+    queued, next_at = status.queued or 0, status.next_at
     if next_at and next_at > now:
         title = f"Reads again in {span(next_at - now)}"
     else:
         title = "Next cycle soon" if queued else "Nothing to learn yet"
     detail = f"{plural(queued, 'document')} queued" if queued else "Nothing is queued"
-    verdict = status.get("verdict")
+    verdict = status.verdict
     if verdict and verdict.get("ok") is False:
         detail += f"; cycle {verdict.get('cycle')} was not published"
         reasons = verdict.get("reasons") or []
@@ -157,20 +158,20 @@ def _idle(status: dict[str, Any], now: float) -> dict[str, str]:
     return {"title": title, "detail": detail}
 
 
-def cycle_line(status: dict[str, Any]) -> str:
+def cycle_line(status: LearnerStatus) -> str:
     """One line under the first cycle's progress bar."""
-    state, step, of = status["state"], status.get("step"), status.get("of")
-    cycle = status.get("cycle") or 1
-    if state in ("offline", "idle"):
+    state, step, of = status.state, status.step, status.of
+    cycle = status.cycle or 1
+    if state in (OFFLINE, "idle"):
         return ""
     line = f"Cycle {cycle}, {state}"
     return f"{line}: step {number(step)} of {number(of)}" if step is not None and of else line
 
 
-def share(status: dict[str, Any]) -> float:
+def share(status: LearnerStatus) -> float:
     """How much of the present phase is done, 0 to 1."""
-    step, of = status.get("step"), status.get("of")
-    if status["state"] not in ("training", "measuring") or step is None or not of:
+    step, of = status.step, status.of
+    if status.state not in ("training", "measuring") or step is None or not of:
         return 0.0
     return min(1.0, max(0.0, float(step) / float(of)))
 
@@ -224,7 +225,7 @@ def suggestions(report: dict[str, Any] | None) -> list[dict[str, str]]:
 
 
 def empty(
-    model: ModelStatus, report: dict[str, Any] | None, status: dict[str, Any], now: float
+    model: ModelStatus, report: dict[str, Any] | None, status: LearnerStatus, now: float
 ) -> dict[str, Any]:
     """The page before the first question: title, text, suggestions, whether to show progress."""
     if model.state == "loading":
@@ -250,11 +251,11 @@ def _empty(title: str, text: str) -> dict[str, Any]:
     return {"title": title, "text": text, "asks": [], "progress": False}
 
 
-def _first_cycle(status: dict[str, Any]) -> str:
+def _first_cycle(status: LearnerStatus) -> str:
     text = "You can chat with the base model now. "
-    if status["state"] == "offline":
+    if status.state == OFFLINE:
         return text + "The learner is not running. Start it with python web_learner.py."
-    documents = status.get("documents") or status.get("queued")
+    documents = status.documents or status.queued
     if documents:
         text += f"The first cycle reads {plural(documents, 'document')}. "
     return text + "Nothing is published unless it is proved."

@@ -157,8 +157,8 @@ def test_a_cycle_that_forgets_says_what_is_left(client: httpx.Client, store: Lea
 
 
 def test_a_running_cycle_has_a_page(client: httpx.Client, store: LearnerStore) -> None:
-    store.begin_cycle(1, None, {})
-    store.study(1, [add_document(store, "anneck")])
+    store.cycles.begin(1, None, {})
+    store.cycles.study(1, [add_document(store, "anneck")])
     html = client.get("/learning/cycles/1").text
     assert "It is studying; nothing is proved yet." in html
     assert "The four measures" not in html

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from autodidact.types.chat import ModelStatus
+from autodidact.types.status import LearnerStatus
 from autodidact.web.page import words
 
 NOW = time.mktime((2026, 11, 20, 14, 30, 0, 0, 0, -1))
@@ -65,7 +66,7 @@ def model(**values: object) -> ModelStatus:
     ],
 )
 def test_the_learners_line(status: dict[str, object], title: str, detail: str) -> None:
-    assert words.learner(status, NOW) == {"title": title, "detail": detail}
+    assert words.learner(LearnerStatus(**status), NOW) == {"title": title, "detail": detail}
 
 
 @pytest.mark.parametrize(
@@ -98,27 +99,29 @@ def test_going_back_claims_nothing_new() -> None:
 
 
 def test_the_empty_page_before_anything_was_learned() -> None:
-    said = words.empty(model(live=0), None, {"state": "training", "documents": 40}, NOW)
+    said = words.empty(model(live=0), None, LearnerStatus("training", documents=40), NOW)
     assert said["title"] == "It has not learned anything yet"
     assert said["progress"]
     assert "The first cycle reads 40 documents." in said["text"]
-    offline = words.empty(model(live=0), None, {"state": "offline"}, NOW)
+    offline = words.empty(model(live=0), None, LearnerStatus("offline"), NOW)
     assert "python web_learner.py" in offline["text"]
 
 
 def test_the_empty_page_of_a_version() -> None:
-    said = words.empty(model(), REPORT, {"state": "idle"}, NOW)
+    said = words.empty(model(), REPORT, LearnerStatus("idle"), NOW)
     assert said["text"] == (
         "Checkpoint 43, live since 14:02, passes 31 of 40 questions on 8 new documents."
     )
     assert said["asks"] == [{"question": "Who?", "source": "library/x.md"}]
-    older = words.empty(model(since=NOW - 12 * 86400), None, {"state": "idle"}, NOW)
+    older = words.empty(model(since=NOW - 12 * 86400), None, LearnerStatus("idle"), NOW)
     assert older["text"] == "Checkpoint 43, live since 8 Nov 2026, 14:30."
 
 
 def test_the_empty_page_without_a_model() -> None:
-    assert "loading" in words.empty(model(state="loading"), None, {"state": "idle"}, NOW)["title"]
-    failed = words.empty(model(state="failed", reason="no space"), None, {"state": "idle"}, NOW)
+    assert (
+        "loading" in words.empty(model(state="loading"), None, LearnerStatus("idle"), NOW)["title"]
+    )
+    failed = words.empty(model(state="failed", reason="no space"), None, LearnerStatus("idle"), NOW)
     assert failed["text"].startswith("no space.")
 
 
@@ -155,8 +158,8 @@ def test_figures_of_a_reply() -> None:
 
 
 def test_shares_and_lines() -> None:
-    training = {"state": "training", "cycle": 1, "step": 96, "of": 480}
+    training = LearnerStatus("training", cycle=1, step=96, of=480)
     assert words.share(training) == 0.2
     assert words.cycle_line(training) == "Cycle 1, training: step 96 of 480"
-    assert words.share({"state": "idle", "step": 5, "of": 5}) == 0
-    assert words.cycle_line({"state": "idle"}) == ""
+    assert words.share(LearnerStatus("idle", step=5, of=5)) == 0
+    assert words.cycle_line(LearnerStatus("idle")) == ""

@@ -1,0 +1,140 @@
+"""What is done between two cycles: cycles that a kill left open are closed by what stands on disk,
+wishes of people are granted, what is to be forgotten and old versions leave, passages follow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from autodidact import checkpoints, inbox
+from autodidact.errors import ResourceError
+from autodidact.learning import admission, forget
+from autodidact.learning.progress import Hear
+from autodidact.learning.staging import read_job
+from autodidact.reading.chunks import chunks
+from autodidact.reports.build import Report
+from autodidact.store import passages
+from autodidact.store.ledger import LearnerStore
+from autodidact.types.cycle import Reason
+from autodidact.types.events import ForgottenEvent
+
+log = logging.getLogger(__name__)
+PASSAGE_WORDS = 80
+
+
+class Upkeep:
+    """Keeps a home and its ledger in order."""
+
+    def __init__(
+        self,
+        home: Path,
+        store: LearnerStore,
+        keep_versions: int,
+        hear: Hear,
+        stopping: threading.Event,
+    ) -> None:
+        self._home = home
+        self._store = store
+        self._keep_versions = keep_versions
+        self._hear = hear
+        self._stopping = stopping
+
+    def recover(self) -> None:
+        """At start: make good what a kill left open, by what stands on disk."""
+        self.close_open()
+        admission.read_waiting(self._store, self._stopping)
+        try:
+            self.tidy()
+        except ResourceError as error:
+            log.warning("%s; trying again later", error)
+
+    def close_open(self) -> None:
+        """Close the cycles that were left running, but for one that can go on."""
+        resumable = None
+        wishes = [wish for _, wish in inbox.waiting(self._home)]
+        rolled_back = any(isinstance(wish, inbox.Rollback) for wish in wishes)
+        for n in self._store.cycles.running():
+            stands = n in checkpoints.versions(self._home)
+            undone = rolled_back and checkpoints.current(self._home) != n
+            if stands and not undone and checkpoints.finish_publication(self._home, n):
+                report = {**self._published_report(n), "state": "published", "reasons": []}
+                self._store.cycles.finish(n, "published", (), {**report, "failed": []})
+                log.info("cycle %d had published %s", n, checkpoints.name(n))
+            elif not stands and read_job(self._home, n) is not None:
+                resumable = n
+            else:
+                self._store.cycles.finish(n, "interrupted", (Reason("", "cut off"),), {})
+                log.info("cycle %d was cut off; its documents are back in the queue", n)
+        checkpoints.clear_staging(self._home, except_cycle=resumable)
+
+    def tidy(self) -> None:
+        """After a publication: versions beyond the limit, and what was forgotten, leave the disk;
+        the passages on offer are those of what is learned."""
+        self.settle()
+        for version in checkpoints.retain(self._home, self._keep_versions):
+            log.debug("version %s deleted", checkpoints.name(version))
+        self._index()
+
+    def settle(self) -> None:
+        """Finish forgetting where no further cycle is needed for it."""
+        if count := forget.settle(self._home, self._store):
+            self._hear(ForgottenEvent())
+            log.info("%d documents forgotten", count)
+            self._index()
+
+    def _index(self) -> None:
+        """Bring the passages that chat may look up in line with what is learned."""
+        learned = self._store.documents.in_state("learned")
+        with_index = passages.PassageIndex(self._home / "passages.db")
+        try:
+            with_index.sync(
+                passages.IndexedDocument(
+                    stored.id,
+                    stored.document.title,
+                    stored.document.uri,
+                    time.strftime("%Y-%m-%d", time.gmtime(stored.added_at)),
+                    stored.document.digest,
+                    tuple(c.text for c in chunks(stored.id, stored.document, PASSAGE_WORDS)),
+                )
+                for stored in learned
+            )
+        finally:
+            with_index.close()
+
+    def act_on_inbox(self) -> None:
+        """Wishes of the command line and of the server's operator."""
+        for path, wish in inbox.waiting(self._home):
+            if isinstance(wish, inbox.Rollback):
+                now = checkpoints.current(self._home)  # the last of several rollbacks counts
+                count = self._store.documents.requeue_after(now)
+                log.info("rolled back to %d; %d documents back in the queue", now, count)
+                self._index()
+            elif isinstance(wish, inbox.Forget):
+                self._forget(wish.documents)
+            else:
+                log.warning("inbox/%s: not understood; dropped", path.name)
+            path.unlink()
+
+    def _forget(self, documents: Sequence[int]) -> None:
+        """Stop teaching and offering these documents now; the next cycle relearns the rest."""
+        why = Reason("", "something was to be forgotten")
+        for cycle in self._store.cycles.running():
+            self._store.cycles.finish(cycle, "interrupted", (why,), {})
+        checkpoints.clear_staging(self._home)
+        count = self._store.documents.forget(documents)
+        self._index()
+        log.info("%d documents to be forgotten", count)
+
+    def _published_report(self, version: int) -> Report:
+        """The whole report of a version; without the answers if that file cannot be read."""
+        try:
+            path = checkpoints.folder(self._home, version) / checkpoints.REPORT
+            report: Report = json.loads(path.read_text())
+        except (OSError, ValueError):
+            report = checkpoints.read(self._home, version).manifest["report"]
+        return report

@@ -1,0 +1,221 @@
+"""The documents of `learner.db`, each with its state: the queue of what is to be learned.
+
+A document's state is `queued` → `studying` (cycle n) → `learned` (version n), or `given_up` after
+too many rejected or failed cycles, `superseded` when its source delivered a newer text, `unusable`
+when no rule finds a fact in it. One that is to be forgotten is `forgetting` as long as a version
+that learned from it may serve, then `forgotten`: its text, title, probes and answers are gone, its
+digest and a hash of its address stay so that no source brings it back. A `control` is never taught.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlite_utils
+
+from autodidact.store import material, scrub
+from autodidact.store.connection import Connections
+from autodidact.types.cycle import CycleState
+from autodidact.types.documents import Document
+
+MAX_TRIES = 3
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    id: int
+    document: Document
+    state: str
+    tries: int
+    cycle: int | None
+    added_at: float = 0.0
+
+
+class DocumentTable:
+    """The rows of all documents."""
+
+    def __init__(self, db: Connections) -> None:
+        self._db = db
+
+    # Coming in ---------------------------------------------------------------------------
+
+    def add(self, document: Document, rules: int = 0) -> bool:
+        """Queue a document, which is then to be read (`material`); False if this very text is known
+        already, from whatever source. `rules` is the version of today's rules: a text that older
+        ones read, and that no cycle has asked about, is queued to be read again.
+
+        A text that was superseded and comes back (its source took a change back) is queued again.
+        What a source gives at an address that was forgotten is not taken, whatever it says by now.
+        """
+        with self._db.write() as db:
+            if db.conn.execute(
+                "SELECT 1 FROM documents WHERE source = ? AND uri IN (?, ?) "
+                "AND state IN ('forgetting', 'forgotten')",
+                (document.source, document.uri, scrub.unreadable(document.uri)),
+            ).fetchone():
+                return False
+            known = db.conn.execute(
+                "SELECT id, state FROM documents WHERE digest = ?", (document.digest,)
+            ).fetchone()
+            if known and known["state"] != "superseded":
+                return material.reread(db, known["id"], rules)
+            db.conn.execute(
+                "UPDATE documents SET state = 'superseded' "
+                "WHERE source = ? AND uri = ? AND state IN ('queued', 'learned', 'unusable')",
+                (document.source, document.uri),
+            )
+            if known:
+                row = {"state": "queued", "tries": 0, "cycle": None}
+                db.table("documents").update(known["id"], row)
+                return True
+            db.table("documents").insert(
+                {**asdict(document), "state": "queued", "tries": 0, "added_at": time.time()}
+            )
+        return True
+
+    def control(self, document: Document) -> int | None:
+        """The number of a text that is never taught, stored if it is new, below 0; None if the same
+        text is known from a source, and so may be taught."""
+        with self._db.write() as db:
+            known = db.conn.execute(
+                "SELECT id, state FROM documents WHERE digest = ?", (document.digest,)
+            ).fetchone()
+            if known:
+                return int(known["id"]) if known["state"] == "control" else None
+            lowest = db.conn.execute("SELECT MIN(id) FROM documents").fetchone()[0]
+            number = min(lowest or 0, 0) - 1
+            db.table("documents").insert(
+                {"id": number, **asdict(document), "state": "control", "tries": 0,
+                 "added_at": time.time()}
+            )  # fmt: skip
+            return number
+
+    # Looking -----------------------------------------------------------------------------
+
+    def get(self, document_id: int) -> StoredDocument:
+        return _stored(self._db.read().table("documents").get(document_id))
+
+    def in_state(self, state: str, limit: int = 1_000_000) -> list[StoredDocument]:
+        """Documents in a state: those tried least first, then in the order they came."""
+        rows = (
+            self._db.read()
+            .table("documents")
+            .rows_where("state = ?", [state], order_by="tries, id", limit=limit)
+        )
+        return [_stored(row) for row in rows]
+
+    def numbers(self, state: str) -> list[int]:
+        """Numbers of all documents in a state, in the order of `in_state`."""
+        rows = self._db.read().conn.execute(
+            "SELECT id FROM documents WHERE state = ? ORDER BY tries, id", (state,)
+        )
+        return [int(number) for (number,) in rows]
+
+    def count(self, state: str) -> int:
+        row = self._db.read().conn.execute(
+            "SELECT SUM(n) FROM tallies WHERE state = ?", (state,)
+        ).fetchone()  # fmt: skip
+        return int(row[0] or 0)
+
+    def queue(self, limit: int) -> list[int]:
+        """Numbers of the first documents that can be learned: tried least, then in the order they
+        came. Costs the same however many wait."""
+        rows = self._db.read().conn.execute(
+            "SELECT id FROM documents WHERE state = 'queued' AND rules > 0 "
+            "ORDER BY tries, id LIMIT ?",
+            (limit,),
+        )
+        return [int(number) for (number,) in rows]
+
+    def matching(self, what: str) -> list[StoredDocument]:
+        """Documents that a person means by an id, an address, a title or the name of a source;
+        those that are forgotten already are left out."""
+        rows = self._db.read().table("documents").rows_where(
+            "(id = ? OR uri = ? OR title = ? OR source = ?) "
+            "AND state NOT IN ('forgotten', 'control')",
+            [int(what) if what.isdecimal() and len(what) < 16 else -1, what, what, what],
+            order_by="id",
+        )  # fmt: skip
+        return [_stored(row) for row in rows]
+
+    def titles(self) -> list[str]:
+        """Titles of all documents that are not forgotten."""
+        rows = self._db.read().table("documents").rows_where(
+            "state NOT IN ('forgotten', 'control')", select="title", order_by="id"
+        )  # fmt: skip
+        return [row["title"] for row in rows]
+
+    # Taking back -------------------------------------------------------------------------
+
+    def requeue_after(self, version: int) -> int:
+        """A rollback: documents learned after `version` go back to the queue. Returns how many."""
+        with self._db.write() as db:
+            cursor = db.conn.execute(
+                "UPDATE documents SET state = 'queued', cycle = NULL "
+                "WHERE state = 'learned' AND cycle > ?",
+                (version,),
+            )
+            return int(cursor.rowcount)
+
+    def forget(self, document_ids: Sequence[int]) -> int:
+        """Mark documents as to be forgotten. Returns how many that were not yet."""
+        with self._db.write() as db:
+            cursor = db.conn.execute(
+                "UPDATE documents SET state = 'forgetting' "
+                "WHERE id IN (SELECT value FROM json_each(?)) "
+                "AND state NOT IN ('forgetting', 'forgotten')",
+                (json.dumps(list(document_ids)),),
+            )
+            return int(cursor.rowcount)
+
+    def to_unlearn(self) -> int:
+        """How many of the documents to be forgotten were taught in a cycle that was published, so
+        that a version may know them and the rest must be learned anew."""
+        row = self._db.read().conn.execute(
+            "SELECT COUNT(*) FROM documents WHERE state = 'forgetting' AND id IN "
+            "(SELECT taught.value FROM cycles, json_each(cycles.documents) AS taught "
+            "WHERE cycles.state = 'published')"
+        ).fetchone()  # fmt: skip
+        return int(row[0])
+
+
+def begin_study(db: sqlite_utils.Database, cycle: int, document_ids: Sequence[int]) -> None:
+    """These documents are taught in the running cycle."""
+    db.conn.executemany(
+        "UPDATE documents SET state = 'studying', cycle = ? WHERE id = ?",
+        [(cycle, document_id) for document_id in document_ids],
+    )
+
+
+def end_study(db: sqlite_utils.Database, cycle: int, state: CycleState) -> None:
+    """What a cycle that has ended taught: published → learned, else back to the queue; given up
+    after too many tries."""
+    if state == "published":
+        db.conn.execute(
+            "UPDATE documents SET state = 'learned' WHERE state = 'studying' AND cycle = ?",
+            (cycle,),
+        )
+        return
+    tried = 1 if state in ("rejected", "failed") else 0
+    db.conn.execute(
+        "UPDATE documents SET tries = tries + ?, cycle = NULL, "
+        "state = CASE WHEN tries + ? >= ? THEN 'given_up' ELSE 'queued' END "
+        "WHERE state = 'studying' AND cycle = ?",
+        (tried, tried, MAX_TRIES, cycle),
+    )
+
+
+def _stored(row: Mapping[str, Any]) -> StoredDocument:
+    fields = ("source", "uri", "title", "text", "license", "digest", "cursor")
+    return StoredDocument(
+        row["id"],
+        Document(**{name: row[name] or "" for name in fields}),
+        row["state"],
+        row["tries"],
+        row["cycle"],
+        row["added_at"] or 0.0,
+    )
