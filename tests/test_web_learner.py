@@ -127,7 +127,7 @@ def test_killed_in_training_it_leaves_no_child_and_goes_on_where_it_was(
     assert "goes on at the next start" in out
     assert "Traceback" not in out
     assert _status(place).state == "stopped"
-    saved = json.loads((staging / "resume" / "state.json").read_text())["step"]
+    saved = json.loads((staging / "resume" / "state.json").read_text())["clock"]["step"]
     assert saved >= 1
     assert states(place) == {"studying": 4}
 

@@ -232,7 +232,7 @@ def test_while_one_is_pinned_the_learner_goes_on_from_the_newest(bench: Bench) -
     assert (report["version"], report["parent"]) == (2, 1)
     for version in (3, 4):
         publish(bench.home, version, version - 1)
-    bench.learner.tidy()
+    bench.learner.recover()
     assert checkpoints.versions(bench.home) == [1, 3, 4], "retention spares it"
     assert checkpoints.serving(bench.home) == 1
 
