@@ -89,7 +89,7 @@ class Timetable:
                 if report is None:
                     break
                 self._reporter.verdict(report)
-                if report["state"] in ("failed", "interrupted"):
+                if report.state in ("failed", "interrupted"):
                     break
         if not self._learner.stopping.is_set():
             self._idle()

@@ -71,7 +71,7 @@ def _once(learner: Learner, reporter: Reporter) -> None:
             log.info("nothing new to learn")
         return
     reporter.verdict(report)
-    if report["state"] in ("failed", "interrupted"):
+    if report.state in ("failed", "interrupted"):
         raise typer.Exit(1)
 
 

@@ -12,6 +12,7 @@ from autodidact.models import bases
 from autodidact.store.cycles import StoredCycle
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.events import Event
+from autodidact.types.report import CycleReport
 from tests import fake_study
 from tests.versions import BASE_SHA
 from tests.workplace import Workplace
@@ -57,7 +58,7 @@ class Bench:
         with sqlite3.connect(self.home / "passages.db") as db:
             return {number for (number,) in db.execute("SELECT id FROM documents")}
 
-    def learn(self) -> dict[str, Any]:
+    def learn(self) -> CycleReport:
         """One cycle that must come to an end."""
         report = self.learner.learn()
         assert report is not None

@@ -6,8 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autodidact.store.ledger import LearnerStore
-from autodidact.types.cycle import CycleState, Reason
+from autodidact.types.cycle import (
+    ChatForm,
+    Count,
+    CycleState,
+    Figures,
+    GeneralNll,
+    MarginRise,
+    Reason,
+)
 from autodidact.types.documents import Document, Probe
+from autodidact.types.report import report_from_json
 
 FROZEN_AT = 1_800_000_000.0
 
@@ -49,7 +58,7 @@ def rule(name: str, against: str, ok: bool = True, **more: Any) -> dict[str, Any
 
 
 def full_report(document: int, **more: Any) -> dict[str, Any]:
-    """All that a report of today has; `document` was taught."""
+    """All that a report has, as versions before this one stored it; `document` was taught."""
     return {
         "kind": "learn",
         "seconds": 292, "steps": 480, "exposures": 96, "lambda": 0.5,
@@ -68,7 +77,9 @@ def full_report(document: int, **more: Any) -> dict[str, Any]:
             rule("kept", "learned", limit=0.15, n=200),
             rule("chat", "base", value=0.003, lower=-0.013, upper=0.019, limit=0.05, unit="share"),
         ],
-        "general": {"base": 2.0, "parent": 2.01, "candidate": 2.03, "rise": 0.03, "limit": 0.1},
+        "general": {"base": 2.0, "parent": 2.01, "candidate": 2.03, "rise": 0.03, "limit": 0.1,
+                    "pct": 1.5, "n": 200},
+        "margin": {"value": 1.92, "stderr": 0.3, "lower": 1.31, "n": 2},
         "chat": {
             "base": {"k": 293, "n": 300}, "parent": {"k": 292, "n": 300},
             "candidate": {"k": 291, "n": 300},
@@ -88,6 +99,16 @@ def full_report(document: int, **more: Any) -> dict[str, Any]:
         ],
         **more,
     }  # fmt: skip
+
+
+def figures(k: int, n: int, before: int = 0) -> Figures:
+    """What the gate saw of a candidate that knows k of n taught facts."""
+    nll = GeneralNll(2.0, 2.01, 2.03, 0.03, 0.1, 1.5, 200)
+    chat = ChatForm(Count(293, 300), Count(292, 300), Count(291, 300))
+    none = Count(0, 0, 0)
+    return Figures(
+        Count(k, n, before), none, Count(0, n, 0), none, MarginRise(1.92, 0.3, 1.31, n), nll, chat
+    )
 
 
 def rejected_report(document: int) -> dict[str, Any]:
@@ -130,7 +151,8 @@ def run_cycle(
                 ]
                 store.probes.record(n, arm, rows)
     store.cycles.study(n, documents)
-    found = {"cycle": n, "state": state, **(report or {})}
+    told = {"cycle": n, "state": state, "seconds": 0, **(report or {})}
+    found = report_from_json(told, "a report of the time before")
     why = Reason("general", "+0.140 nat over the base, limit +0.100")
     reasons = () if state == "published" else (why,)
     store.cycles.finish(n, state, reasons, found)

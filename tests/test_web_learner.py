@@ -41,12 +41,12 @@ def verdict(place: Workplace, out: str, taught: int) -> None:
     starter's cycle is published is told in tests/test_story.py)."""
     [cycle] = cycles(place)
     assert cycle.state in ("published", "rejected"), cycle.reasons
-    assert cycle.report["probes"], "what it answered can be read"
+    assert cycle.report.probes, "what it answered can be read"
     if cycle.state == "published":
         assert "published 000001" in out
         base = json.loads((place.home / "base.json").read_text())
         found = checkpoints.verify(place.home, 1, base["sha256"])
-        assert found.manifest["report"]["ok"] is True
+        assert found.manifest["report"]["state"] == "published"
         assert checkpoints.current(place.home) == 1
         assert states(place)["learned"] == taught
     else:
@@ -135,7 +135,7 @@ def test_killed_in_training_it_leaves_no_child_and_goes_on_where_it_was(
     assert code == 0, out
     [cycle] = cycles(place)
     assert cycle.documents == [1, 2, 3, 4]
-    assert cycle.report["steps"] > saved
+    assert cycle.report.steps > saved
     verdict(place, out, taught=4)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from autodidact import checkpoints
 from autodidact.checkpoints import BASE_VERSION
 from autodidact.errors import CheckpointError
+from autodidact.types.report import report_of
 
 Row = dict[str, Any]
 
@@ -64,18 +65,17 @@ def _about(home: Path, version: int) -> Row:
         manifest = {} if version == BASE_VERSION else checkpoints.read(home, version).manifest
     except CheckpointError:
         manifest = {}
-    report = _mapping(manifest.get("report"))
-    learned = _mapping(report.get("learned"))
+    report = report_of(manifest)
+    learned = report.figures.taught if report and report.figures else None
     sizes = [_mapping(f).get("size") for f in _mapping(manifest.get("files")).values()]
     known = [size for size in sizes if isinstance(size, int)]
-    asked = isinstance(learned.get("k"), int) and isinstance(learned.get("n"), int)
     created = manifest.get("created_at")
     return {
         "published_at": created if isinstance(created, int | float) else None,
         "parent": (manifest["parent"] or BASE_VERSION) if "parent" in manifest else None,
         "cycle": manifest.get("cycle"),
         "kind": manifest.get("kind"),
-        "learned": {"k": learned["k"], "n": learned["n"]} if asked else None,
+        "learned": {"k": learned.k, "n": learned.n} if learned else None,
         "bytes": sum(known) if known else None,
     }
 

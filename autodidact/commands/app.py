@@ -154,7 +154,7 @@ def _status(home: Path) -> dict[str, Any]:
         found["base"] = json.loads((home / "base.json").read_text()).get("name")
     if not (home / "learner.db").exists():
         return found
-    from autodidact.reports.build import line
+    from autodidact.reports.prose import line
 
     store = LearnerStore(home / "learner.db", readonly=True)
     said = store.status.read()
@@ -167,8 +167,8 @@ def _status(home: Path) -> dict[str, Any]:
         {"name": s.name, "documents": s.documents, "error": s.error, "last_at": s.last_at}
         for s in store.sources.all()
     ]
-    closed = [c for c in store.cycles.latest(10) if c.state != "running" and "cycle" in c.report]
-    found["cycles"] = [line(c.report) for c in closed]
+    latest = [c.report for c in store.cycles.latest(10)]
+    found["cycles"] = [line(report) for report in latest if report is not None]
     store.close()
     return found
 

@@ -46,16 +46,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from autodidact.evaluation import statistics
 from autodidact.evaluation.statistics import Interval
-from autodidact.types.cycle import CHANCE, Limits, ProbeResult, Reason, RuleResult, Verdict
-from autodidact.types.documents import Probe, Split
+from autodidact.types.cycle import (
+    CHANCE,
+    ChatForm,
+    Count,
+    Figures,
+    GeneralNll,
+    Limits,
+    MarginRise,
+    ProbeResult,
+    Reason,
+    RuleResult,
+    Verdict,
+)
+from autodidact.types.documents import Probe
 
 FEWEST_KEPT = 20
 FEWEST_WITHIN = 12
-COUNTED: tuple[Split, ...] = ("taught", "unseen", "control", "kept")
 NOTHING_BEFORE: Mapping[str, float] = MappingProxyType({})
 
 RuleName = Literal["learned", "general", "kept", "chat"]
@@ -100,31 +111,32 @@ def decide(
     fault = _not_finite({"base": base, "parent": parent, "candidate": candidate}, when_learned)
     reasons = [Reason("sound", fault)] if fault else []
     reasons += [Reason(result.rule, result.text) for result in results if not result.ok]
-    metrics: dict[str, Any] = {split: counts(probes, parent, candidate, split) for split in COUNTED}
-    metrics["margin"] = {
-        "value": _plain(effect.value),
-        "stderr": _plain(effect.stderr),
-        "lower": _plain(effect.lower),
-        "n": effect.n,
-    }
-    metrics["general"] = _general_means(base.general, parent.general, candidate.general, limits)
-    metrics["chat"] = {
-        arm: {"k": _well_formed(replies), "n": len(replies)}
-        for arm, replies in (
-            ("base", base.chat), ("parent", parent.chat), ("candidate", candidate.chat),
-        )
-    }  # fmt: skip
-    return Verdict(not reasons, tuple(reasons), metrics, tuple(results))
+    taught, unseen, control, kept = (
+        counts(probes, parent, candidate, split)
+        for split in ("taught", "unseen", "control", "kept")
+    )
+    figures = Figures(
+        taught,
+        unseen,
+        control,
+        kept,
+        MarginRise(_plain(effect.value), _plain(effect.stderr), _plain(effect.lower), effect.n),
+        _general_means(base.general, parent.general, candidate.general, limits),
+        ChatForm(
+            *(Count(_well_formed(arm.chat), len(arm.chat)) for arm in (base, parent, candidate))
+        ),
+    )
+    return Verdict(not reasons, tuple(reasons), tuple(results), figures)
 
 
-def counts(probes: Sequence[Probe], parent: Arm, candidate: Arm, split: str) -> dict[str, int]:
+def counts(probes: Sequence[Probe], parent: Arm, candidate: Arm, split: str) -> Count:
     """Probes of a split answered exactly: k of n by the candidate, `before` by its parent."""
     asked = [p.id for p in _asked(probes, split, parent, candidate)]
-    return {
-        "k": sum(int(candidate.probes[i].correct) for i in asked),
-        "n": len(asked),
-        "before": sum(int(parent.probes[i].correct) for i in asked),
-    }
+    return Count(
+        sum(int(candidate.probes[i].correct) for i in asked),
+        len(asked),
+        sum(int(parent.probes[i].correct) for i in asked),
+    )
 
 
 # The rules, in the order of the report -----------------------------------------------------------
@@ -328,17 +340,17 @@ def _rule(
 
 def _general_means(
     base: Sequence[float], parent: Sequence[float], candidate: Sequence[float], limits: Limits
-) -> dict[str, Any]:
+) -> GeneralNll:
     first, before, now = (_mean(arm) for arm in (base, parent, candidate))
-    return {
-        "base": _plain(first),
-        "parent": _plain(before),
-        "candidate": _plain(now),
-        "rise": _plain(now - first),
-        "limit": limits.general_limit,
-        "pct": _plain(100 * (now - first) / first if first else math.nan),
-        "n": len(candidate),
-    }
+    return GeneralNll(
+        base=_plain(first),
+        parent=_plain(before),
+        candidate=_plain(now),
+        rise=_plain(now - first),
+        limit=limits.general_limit,
+        pct=_plain(100 * (now - first) / first if first else math.nan),
+        n=len(candidate),
+    )
 
 
 def _paired_rise(before: Sequence[float], now: Sequence[float], level: float) -> Interval:

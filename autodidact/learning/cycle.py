@@ -9,7 +9,6 @@ order what a kill, a rollback or a wish to forget has left.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import threading
@@ -31,16 +30,16 @@ from autodidact.learning.staging import JOB, read_job, write_job
 from autodidact.learning.upkeep import Upkeep
 from autodidact.models import bases
 from autodidact.reports import build
-from autodidact.reports.build import Report, line
+from autodidact.reports.prose import line
 from autodidact.settings import Settings
 from autodidact.store.documents import StoredDocument
 from autodidact.store.ledger import LearnerStore
+from autodidact.types import wire
 from autodidact.types.cycle import (
     ArmName,
     CycleState,
     Job,
     Reason,
-    failed,
 )
 from autodidact.types.documents import Probe
 from autodidact.types.events import (
@@ -52,6 +51,7 @@ from autodidact.types.events import (
     StudyResult,
 )
 from autodidact.types.protocols import Source
+from autodidact.types.report import CycleReport
 
 log = logging.getLogger(__name__)
 LOW_WATER_BYTES = 512 * 2**20
@@ -93,7 +93,7 @@ class Learner:
         """At start: make good what a kill left open."""
         self._upkeep.recover()
 
-    def learn(self) -> Report | None:
+    def learn(self) -> CycleReport | None:
         """One cycle, from the queue to a published checkpoint or a rejection.
 
         Returns its report, or None when there is nothing to learn or it was asked to stop (the
@@ -113,7 +113,7 @@ class Learner:
             return None
         job = read_job(self._home, cycle)
         if job is None:  # rolled back this very moment
-            return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), {}, begun)
+            return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), None, begun)
         try:
             study = run_study(
                 checkpoints.staging(self._home, cycle) / JOB,
@@ -127,7 +127,7 @@ class Learner:
         except AutodidactError as error:
             said = checkpoints.staging(self._home, cycle) / "study.log"
             tail = said.read_text(errors="replace").splitlines()[-40:] if said.exists() else []
-            about = {"kind": job.kind, "log": tail}
+            about = CycleReport(cycle, "failed", 0, job.kind, log=tuple(tail))
             closed = self._close(cycle, "failed", (Reason("", str(error)),), about, begun)
             self._upkeep.settle()
             return closed
@@ -149,12 +149,12 @@ class Learner:
         )  # fmt: skip
         return cycle
 
-    def _decide(self, cycle: int, job: Job, study: StudyResult, begun: float) -> Report:
+    def _decide(self, cycle: int, job: Job, study: StudyResult, begun: float) -> CycleReport:
         """Gate the measurements; publish or reject. The main decision of the project."""
         base, parent = study.base, study.parent
         arms = {m.arm: judge.arm(m) for m in (base, parent, study.candidate)}
-        looks = [(look.step, judge.verdict(job, base, parent, look)) for look in study.looks]
-        step, verdict = looks[-1]
+        verdicts = [judge.verdict(job, base, parent, measured) for measured in study.looks]
+        looks = [build.look(m.step, v) for m, v in zip(study.looks, verdicts, strict=True)]
         self._record(cycle, job.probes, arms)
         report = build.build(
             job,
@@ -167,25 +167,15 @@ class Learner:
         )
         if checkpoints.current(self._home) != job.parent_version:
             return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), report, begun)
-        reasons = (*verdict.reasons, *build.no_better(job, verdict))
+        reasons = (*verdicts[-1].reasons, *build.no_better(job, verdicts[-1]))
         if reasons:
             closed = self._close(cycle, "rejected", reasons, report, begun)
             self._upkeep.settle()
             return closed
         self._hear(PhaseEvent("publishing"))
-        manifest = {
-            "parent": job.parent.version if job.parent else None,
-            "cycle": cycle,
-            "kind": job.kind,
-            "base": build.about_base(job),
-            "document_ids": study.plan.documents,
-            "forgets": list(job.forgets),
-            "created_at": time.time(),
-            "settings": {**job.training, "gate": asdict(job.gate), "step": step},
-            "report": {key: value for key, value in report.items() if key != "probes"},
-        }
         staged = checkpoints.staging(self._home, cycle) / "adapter"
-        (staged / checkpoints.REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False))
+        (staged / checkpoints.REPORT).write_text(wire.to_json(replace(report, state="published")))
+        manifest = build.manifest(job, report, study.plan.documents)
         try:
             checkpoints.publish(self._home, staged, cycle, manifest)
         except ResourceError as error:  # no fault of the documents: no try is counted
@@ -198,18 +188,18 @@ class Learner:
         return closed
 
     def _close(
-        self, cycle: int, state: CycleState, reasons: Sequence[Reason], report: Report, begun: float
-    ) -> Report:
-        report = {
-            "cycle": cycle, "ok": state == "published", "state": state,
-            "documents": [], "seconds": round(time.monotonic() - begun), **report,
-        }  # fmt: skip
-        report |= {
-            "ok": state == "published",
-            "state": state,
-            "reasons": build.plain(reasons),
-            "failed": list(failed(reasons)) if state == "rejected" else [],
-        }
+        self,
+        cycle: int,
+        state: CycleState,
+        reasons: Sequence[Reason],
+        about: CycleReport | None,
+        begun: float,
+    ) -> CycleReport:
+        seconds = round(time.monotonic() - begun)
+        about = about or CycleReport(cycle, state, seconds)
+        report = replace(
+            about, state=state, reasons=tuple(reasons), seconds=about.seconds or seconds
+        )
         self.store.cycles.finish(cycle, state, reasons, report)
         shutil.rmtree(checkpoints.staging(self._home, cycle), ignore_errors=True)
         log.info("%s", line(report))

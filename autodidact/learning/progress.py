@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from autodidact.reports.build import spoken
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.events import (
     DoneEvent,
@@ -31,6 +30,7 @@ from autodidact.types.events import (
     ProgressEvent,
     StepEvent,
 )
+from autodidact.types.report import CycleReport
 from autodidact.types.status import LearnerStatus, State
 
 log = logging.getLogger(__name__)
@@ -123,10 +123,10 @@ class Reporter:
             self._stop_bar()
             self._write(force=True)
 
-    def verdict(self, report: dict[str, Any]) -> None:
+    def verdict(self, report: CycleReport) -> None:
         """A cycle is closed, with this report."""
         with self._lock:
-            self._state = replace(self._state, verdict=spoken(report))
+            self._state = replace(self._state, verdict=replace(report, probes=()))
             self._write(force=True)
 
     def _beat(self) -> None:

@@ -9,19 +9,20 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autodidact import checkpoints, inbox
-from autodidact.errors import ResourceError
+from autodidact.errors import Misfit, ResourceError
 from autodidact.learning import admission, forget
 from autodidact.learning.progress import Hear
 from autodidact.learning.staging import read_job
 from autodidact.reading.chunks import chunks
-from autodidact.reports.build import Report
 from autodidact.store import passages
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.cycle import Reason
 from autodidact.types.events import ForgottenEvent
+from autodidact.types.report import CycleReport, report_from_json, report_of
 
 log = logging.getLogger(__name__)
 PASSAGE_WORDS = 80
@@ -62,13 +63,13 @@ class Upkeep:
             stands = n in checkpoints.versions(self._home)
             undone = rolled_back and checkpoints.current(self._home) != n
             if stands and not undone and checkpoints.finish_publication(self._home, n):
-                report = {**self._published_report(n), "state": "published", "reasons": []}
-                self._store.cycles.finish(n, "published", (), {**report, "failed": []})
+                self._store.cycles.finish(n, "published", (), self._published_report(n))
                 log.info("cycle %d had published %s", n, checkpoints.name(n))
             elif not stands and read_job(self._home, n) is not None:
                 resumable = n
             else:
-                self._store.cycles.finish(n, "interrupted", (Reason("", "cut off"),), {})
+                why = (Reason("", "cut off"),)
+                self._store.cycles.finish(n, "interrupted", why, None)
                 log.info("cycle %d was cut off; its documents are back in the queue", n)
         checkpoints.clear_staging(self._home, except_cycle=resumable)
 
@@ -124,17 +125,18 @@ class Upkeep:
         """Stop teaching and offering these documents now; the next cycle relearns the rest."""
         why = Reason("", "something was to be forgotten")
         for cycle in self._store.cycles.running():
-            self._store.cycles.finish(cycle, "interrupted", (why,), {})
+            self._store.cycles.finish(cycle, "interrupted", (why,), None)
         checkpoints.clear_staging(self._home)
         count = self._store.documents.forget(documents)
         self._index()
         log.info("%d documents to be forgotten", count)
 
-    def _published_report(self, version: int) -> Report:
+    def _published_report(self, version: int) -> CycleReport | None:
         """The whole report of a version; without the answers if that file cannot be read."""
+        path = checkpoints.folder(self._home, version) / checkpoints.REPORT
+        report: CycleReport | None
         try:
-            path = checkpoints.folder(self._home, version) / checkpoints.REPORT
-            report: Report = json.loads(path.read_text())
-        except (OSError, ValueError):
-            report = checkpoints.read(self._home, version).manifest["report"]
-        return report
+            report = report_from_json(json.loads(path.read_text()), path.name)
+        except (OSError, ValueError, Misfit):
+            report = report_of(checkpoints.read(self._home, version).manifest)
+        return replace(report, state="published", reasons=()) if report else None

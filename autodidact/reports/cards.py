@@ -2,8 +2,8 @@
 
 `card` makes of one row of the ledger (`StoredCycle`) what the command line, the page and
 `GET /learning/cycles/{n}` all show: the verdict, the four measures with their intervals and limits,
-every question with both answers. It decides nothing: what passed is what the gate wrote down. Keys
-that a report lacks are left empty. The words of a claim are a ladder: queued, read,
+every question with both answers. It decides nothing: what passed is what the gate wrote down. What
+a report lacks is left empty. The words of a claim are a ladder: queued, read,
 studying, measuring, learned; "learned" is the claim only of a published cycle that still stands.
 
 Counts are exact answers, with 95 % score intervals (Wilson 1927). Margins are in nats a token.
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
 from autodidact.store.cycles import StoredCycle
-from autodidact.types.cycle import Reason, lines, reasons_from_json
+from autodidact.types.cycle import Figures, ProbeResult, Reason, lines
 from autodidact.types.cycle import failed as rules_of
+from autodidact.types.report import Asked, BaseName, CycleReport, Forgotten, TaughtDocument
 from autodidact.types.status import LearnerStatus
 
 Row = Mapping[str, Any]
@@ -54,20 +56,23 @@ def card(
 ) -> dict[str, Any]:
     """The report card of a cycle: `brief` and all its questions. `weights` is the sha256 of its
     adapter, "" if it is not known. The result is JSON: numbers that are not finite become None."""
-    report = row.report
-    asked = [_probe(probe) for probe in _list(report.get("probes"))]
+    report = row.report or CycleReport(row.n, row.state, 0)
+    asked = [_probe(probe) for probe in report.probes]
     made = {
         **brief(row, withdrawn=withdrawn, said=said),
-        "documents": _documents(row, report, asked),
+        "documents": _documents(report, asked),
         "wordings": {
             "seen": _count(p for p in asked if p["split"] == "taught"),
             "unseen": _count(p for p in asked if p["split"] == "unseen"),
         },
         "control": _group([p for p in asked if p["split"] == "control"]),
         "kept": _kept([p for p in asked if p["split"] == "kept"]),
-        "forgotten": _forgotten(_dict(report.get("forgotten"))),
-        "lambda": report.get("lambda"),
-        "looks": _looks(report),
+        "forgotten": _forgotten(report.forgotten),
+        "lambda": report.step,
+        "looks": [
+            {"lambda": look.step, "ok": look.ok, "reasons": list(lines(look.reasons))}
+            for look in report.looks
+        ],
         "how": _how(row, report, weights),
     }
     for count in (*made["wordings"].values(), made["control"], made["kept"]):
@@ -81,13 +86,11 @@ def brief(
 ) -> dict[str, Any]:
     """What a list of cycles shows of one. `withdrawn`: it was published and rolled back since;
     `said`: the learner's status, for a cycle that still runs."""
-    report = row.report
-    state = row.state
-    reasons = row.reasons or reasons_from_json(report.get("reasons"))
-    failed = _failed(report, state, reasons)
+    report, state, reasons = row.report or CycleReport(row.n, row.state, 0), row.state, row.reasons
+    failed = [name for name in rules_of(reasons) if name in _WHY] if state == "rejected" else []
     made: dict[str, Any] = {
         "cycle": row.n,
-        "kind": report.get("kind") or "learn",
+        "kind": row.kind,
         "state": state,
         "ok": state == "published",
         "claim": _claim(row, state, withdrawn, said),
@@ -95,10 +98,10 @@ def brief(
         "withdrawn": withdrawn,
         "reasons": list(lines(reasons)),
         "failed": failed,
-        "taught": len(_list(report.get("documents")) or row.documents),
+        "taught": len(report.documents or row.documents),
         "measures": [_measure(report, name, title, what, failed) for name, title, what in MEASURES],
         "ended_at": row.ended_at,
-        "seconds": report.get("seconds"),
+        "seconds": report.seconds if row.report else None,
     }
     made["verdict"] = _verdict(made, report, reasons)
     cleaned: dict[str, Any] = _finite(made)
@@ -119,7 +122,7 @@ def _claim(row: StoredCycle, state: str, withdrawn: bool, said: LearnerStatus | 
     return "studying" if row.documents else "read"
 
 
-def _verdict(made: Row, report: Row, reasons: Sequence[Reason]) -> str:
+def _verdict(made: Row, report: CycleReport, reasons: Sequence[Reason]) -> str:
     """What came of the cycle, in one or two sentences."""
     reason = reasons[0].line if reasons else ""
     if made["state"] == "running":
@@ -144,16 +147,16 @@ def _verdict(made: Row, report: Row, reasons: Sequence[Reason]) -> str:
     return f"{what}: {(reason or 'no reason was recorded').rstrip('.')}."
 
 
-def _passed(report: Row, passes: str = "It passes") -> str:
-    if report.get("kind") in _NOTHING_NEW:
-        what, old = _NOTHING_NEW[report["kind"]], _dict(report.get("kept"))
-        if not old.get("n"):
+def _passed(report: CycleReport, passes: str = "It passes") -> str:
+    if report.kind in _NOTHING_NEW:
+        what, old = _NOTHING_NEW[report.kind], report.figures.kept if report.figures else None
+        if not old or not old.n:
             return f"{what}."
-        return f"{what}: {old['k']} of {old['n']} earlier questions pass, {old['before']} before."
-    new = _dict(report.get("learned"))
-    if not new.get("n"):
+        return f"{what}: {old.k} of {old.n} earlier questions pass, {old.before} before."
+    new = report.figures.taught if report.figures else None
+    if not new or not new.n:
         return ""
-    return f"{passes} {new['k']} of {new['n']} new questions, {new['before']} before."
+    return f"{passes} {new.k} of {new.n} new questions, {new.before} before."
 
 
 def _rest(made: Row) -> str:
@@ -164,26 +167,18 @@ def _rest(made: Row) -> str:
     return f" It {' and '.join(parts)}." if parts else ""
 
 
-def _failed(report: Row, state: str, reasons: Sequence[Reason]) -> list[str]:
-    """The tests that failed, by name."""
-    if state != "rejected":
-        return []
-    named = [str(name) for name in _list(report.get("failed"))]
-    named = named or list(rules_of(reasons))
-    return [name for name in dict.fromkeys(named) if name in _WHY]
-
-
 # The four measures -----------------------------------------------------------------------------
 
 
 def _measure(
-    report: Row, name: str, title: str, what: str, failed: Sequence[str]
+    report: CycleReport, name: str, title: str, what: str, failed: Sequence[str]
 ) -> dict[str, Any]:
-    rules = _list(report.get("rules"))
-    tests = [{key: rule.get(key) for key in _TEST} for rule in rules if rule.get("rule") == name]
+    tests = [
+        {key: getattr(rule, key) for key in _TEST} for rule in report.rules if rule.rule == name
+    ]
     # The test that decided comes first: one that failed, else the gate's first.
     tests.sort(key=lambda test: bool(test["ok"]))
-    before, now, n = _before_and_now(report, name)
+    before, now, n = _before_and_now(report.figures, name) if report.figures else ("", "", None)
     return {
         "measure": name,
         "title": title,
@@ -196,70 +191,53 @@ def _measure(
     }
 
 
-def _before_and_now(report: Row, name: str) -> tuple[str, str, int | None]:
+def _before_and_now(figures: Figures, name: str) -> tuple[str, str, int | None]:
     """The parent's figure and the candidate's, as people read them, and of how many."""
-    found = _dict(report.get(name))
     if name in ("learned", "kept"):
-        return _of(found.get("before")), _of(found.get("k")), found.get("n")
+        count = figures.taught if name == "learned" else figures.kept
+        return _of(count.before), _of(count.k), count.n
     if name == "chat":
-        parent, now = _dict(found.get("parent") or found.get("base")), _dict(found.get("candidate"))
-        return _of(parent.get("k")), _of(now.get("k")), now.get("n")
-    base, parent_nll = found.get("base"), found.get("parent")
-    if not base or parent_nll is None or found.get("candidate") is None:
+        now = figures.chat.candidate
+        return _of(figures.chat.parent.k), _of(now.k), now.n
+    general = figures.general
+    if not general.base or general.parent is None or general.candidate is None:
         return "", "", None
-    rises = (f"{100 * (found[arm] - base) / base:+.1f}\u00a0%" for arm in ("parent", "candidate"))
-    before, now_text = (rise.replace("-", "−") for rise in rises)
-    return before, now_text, None
+    rises = (100 * (nll - general.base) / general.base
+             for nll in (general.parent, general.candidate))  # fmt: skip
+    before, after = (f"{rise:+.1f}\u00a0%".replace("-", "−") for rise in rises)
+    return before, after, None
 
 
 def _of(count: int | None) -> str:
     return "" if count is None else str(count)
 
 
-def _looks(report: Row) -> list[dict[str, Any]]:
-    """Every step size that was tried: λ, whether it passed, and why not."""
-    return [
-        {
-            "lambda": look.get("lambda"),
-            "ok": look.get("ok"),
-            "reasons": list(lines(reasons_from_json(look.get("reasons")))),
-        }
-        for look in _list(report.get("looks"))
-    ]
-
-
 # Questions -------------------------------------------------------------------------------------
 
 
-def _probe(probe: Row) -> dict[str, Any]:
+def _probe(probe: Asked) -> dict[str, Any]:
     """One question with both answers, `wording` "unseen" where it was never trained for any fact
     and "seen" where it was, for other facts."""
-    before, now = (_answer(probe.get(side)) for side in ("before", "now"))
-    change = None
-    if before["margin"] is not None and now["margin"] is not None:
-        change = now["margin"] - before["margin"]
-    split = probe.get("split") or "taught"
     return {
-        "id": probe.get("id") or _dict(probe.get("now")).get("probe_id") or "",
-        "question": probe.get("question", ""),
-        "answer": probe.get("answer", ""),
-        "split": split,
-        "wording": "unseen" if split == "unseen" else "seen",
-        "document_id": probe.get("document_id"),
-        "title": probe.get("title") or "",
-        "before": before,
-        "now": now,
-        "change": change,
+        "id": probe.id,
+        "question": probe.question,
+        "answer": probe.answer,
+        "split": probe.split,
+        "wording": "unseen" if probe.split == "unseen" else "seen",
+        "document_id": probe.document_id,
+        "title": probe.title,
+        "before": _answer(probe.before),
+        "now": _answer(probe.now),
+        "change": probe.now.margin - probe.before.margin,
     }
 
 
-def _answer(result: Any) -> dict[str, Any]:
-    found = _dict(result)
+def _answer(result: ProbeResult) -> dict[str, Any]:
     return {
-        "reply": str(found.get("reply", "")),
-        "correct": bool(found.get("correct")),
-        "logprob": found.get("logprob"),
-        "margin": found.get("margin"),
+        "reply": result.reply,
+        "correct": bool(result.correct),
+        "logprob": result.logprob,
+        "margin": result.margin,
     }
 
 
@@ -282,22 +260,20 @@ def _group(probes: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _documents(row: StoredCycle, report: Row, asked: Sequence[Row]) -> list[dict[str, Any]]:
+def _documents(report: CycleReport, asked: Sequence[Row]) -> list[dict[str, Any]]:
     """The documents taught, each with its questions. Its count and margin are of the wordings that
     decide; those never trained for any fact are counted apart."""
-    ids = row.documents
-    known: dict[Any, Row] = {}
-    for place, document in enumerate(_list(report.get("documents"))):
-        known[document.get("id", ids[place] if place < len(ids) else f"?{place}")] = document
+    known = {document.id: document for document in report.documents}
     mine = [p for p in asked if p["split"] in ("taught", "unseen")]
     found = []
     for number in dict.fromkeys([*known, *(p["document_id"] for p in mine)]):
         probes = [p for p in mine if p["document_id"] == number]
+        document = known.get(number, TaughtDocument(number, "", ""))
         found.append(
             {
                 "id": number,
-                "title": known.get(number, {}).get("title") or f"Document {number}",
-                "uri": known.get(number, {}).get("uri") or "",
+                "title": document.title or f"Document {number}",
+                "uri": document.uri,
                 **_group([p for p in probes if p["split"] == "taught"]),
                 "unseen": _count(p for p in probes if p["split"] == "unseen"),
                 "probes": probes,
@@ -316,27 +292,28 @@ def _kept(probes: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _forgotten(found: Row) -> dict[str, Any]:
+def _forgotten(found: Forgotten | None) -> dict[str, Any]:
     """What is left of what was to be forgotten: exact answers now, before and of the base, which
     never knew it. Its questions are not repeated."""
-    counts = {arm: _dict(found.get(arm)).get("k") for arm in ("candidate", "parent", "base")}
+    if found is None:
+        return {"k": None, "n": 0, "before": None, "base": None}
     return {
-        "k": counts["candidate"],
-        "n": found.get("n") or 0,
-        "before": counts["parent"],
-        "base": counts["base"],
+        "k": found.candidate.k,
+        "n": found.n,
+        "before": found.parent.k,
+        "base": found.base.k,
     }
 
 
-def _how(row: StoredCycle, report: Row, weights: str) -> dict[str, Any]:
-    base = _dict(report.get("base"))
+def _how(row: StoredCycle, report: CycleReport, weights: str) -> dict[str, Any]:
+    base = report.base or BaseName("", "", "")
     return {
-        "started_at": report.get("started_at") or row.started_at,
-        "frozen_at": report.get("frozen_at"),
-        "first_step_at": report.get("first_step_at"),
-        "steps": report.get("steps"),
-        "exposures": report.get("exposures"),
-        "base": {key: str(base.get(key) or "") for key in ("name", "revision", "sha256")},
+        "started_at": row.started_at,
+        "frozen_at": report.frozen_at,
+        "first_step_at": report.first_step_at,
+        "steps": report.steps,
+        "exposures": report.exposures,
+        "base": asdict(base),
         "weights_sha256": weights,
         "settings": row.settings,
     }
@@ -350,17 +327,6 @@ def interval(k: int, n: int) -> dict[str, float | None]:
 
     lower, upper = wilson(k, n, LEVEL)
     return {"lower": lower, "upper": upper}
-
-
-# What a report may lack ------------------------------------------------------------------------
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""A report card in words: its figures as people read them, and the whole card for a terminal.
+"""A report in words: as JSON for people, on one line, and its card for a terminal, with figures as
+people read them.
 
 Text from elsewhere (questions, answers, titles) is printed on one line and cannot steer the
 terminal.
@@ -8,7 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
+
+from autodidact import checkpoints
+from autodidact.types.cycle import lines
+from autodidact.types.report import CycleReport
 
 Row = Mapping[str, Any]
 
@@ -85,6 +91,41 @@ def span(seconds: float | None) -> str:
 def plain(text: object) -> str:
     """Text from elsewhere, for a terminal: one line, nothing that steers it."""
     return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def spoken(report: CycleReport) -> dict[str, Any]:
+    """A report for people to read of, as JSON, without its questions: every reason is one text."""
+    told = asdict(replace(report, probes=()))
+    told |= {"ok": report.ok, "failed": report.failed, "reasons": lines(report.reasons)}
+    told["looks"] = [
+        {**plain, "reasons": lines(each.reasons)}
+        for plain, each in zip(told["looks"], report.looks, strict=True)
+    ]
+    return told
+
+
+def line(report: CycleReport) -> str:
+    """A cycle on one line, for the terminal."""
+    count = len(report.documents)
+    taught = f"{count} document{'' if count == 1 else 's'}"
+    parts = [f"cycle {report.cycle}", taught if report.kind == "learn" else report.kind]
+    if report.figures:
+        learned, kept, general = (
+            report.figures.taught, report.figures.kept, report.figures.general,
+        )  # fmt: skip
+        if learned.n:
+            parts.append(f"learned {learned.k}/{learned.n} (before {learned.before})")
+        if kept.n:
+            parts.append(f"kept {kept.k}/{kept.n} (before {kept.before})")
+        if general.pct is not None:
+            parts.append(f"general {general.pct:+.1f} %")
+    if report.step is not None and report.step != 1.0:
+        parts.append(f"λ {report.step}")
+    if report.ok:
+        parts.append(f"published {checkpoints.name(report.cycle)}")
+    else:
+        parts.append(f"{report.state}: {'; '.join(lines(report.reasons))}")
+    return " · ".join([*parts, f"{report.seconds} s"])
 
 
 def card_text(made: Row) -> str:

@@ -7,20 +7,26 @@ and what becomes of them is written in the same transaction.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from autodidact.errors import Misfit
 from autodidact.store import documents
 from autodidact.store.connection import Connections
+from autodidact.types import wire
 from autodidact.types.cycle import CycleState, Kind, Reason, failed, reasons_from_json
+from autodidact.types.report import CycleReport, report_from_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StoredCycle:
-    """One cycle. `documents` are the numbers of those it taught; `report`, as JSON, and `reasons`
-    are empty until it has ended; `settings` are those of the training."""
+    """One cycle. `documents` are the numbers of those it taught. There is no `report` until it has
+    ended, nor of one that was interrupted; `settings` are those of the training."""
 
     n: int
     state: CycleState
@@ -30,7 +36,7 @@ class StoredCycle:
     ended_at: float | None
     documents: list[int]
     reasons: tuple[Reason, ...]
-    report: dict[str, Any]
+    report: CycleReport | None
     settings: dict[str, Any]
 
 
@@ -65,7 +71,11 @@ class CycleTable:
             documents.begin_study(db, cycle, document_ids)
 
     def finish(
-        self, cycle: int, state: CycleState, reasons: Sequence[Reason], report: dict[str, Any]
+        self,
+        cycle: int,
+        state: CycleState,
+        reasons: Sequence[Reason],
+        report: CycleReport | None,
     ) -> None:
         """Close a cycle and move its documents: published → learned, else back to the queue."""
         with self._db.write() as db:
@@ -75,7 +85,7 @@ class CycleTable:
                     "state": state,
                     "ended_at": time.time(),
                     "reasons": json.dumps([asdict(reason) for reason in reasons]),
-                    "report": json.dumps(report),
+                    "report": wire.to_json(report) if report else None,
                 },
             )
             documents.end_study(db, cycle, state)
@@ -131,15 +141,11 @@ class CycleTable:
 
     def latest_rise(self) -> float | None:
         """Mean rise in general NLL over the base of the latest published cycle, in nats a token."""
-        row = (
-            self._db.read()
-            .conn.execute(
-                "SELECT report FROM cycles WHERE state = 'published' ORDER BY n DESC LIMIT 1"
-            )
-            .fetchone()
-        )
-        general = json.loads(row["report"]).get("general") if row and row["report"] else None
-        return float(general["rise"]) if general and general["rise"] is not None else None
+        row = self._db.read().conn.execute(
+            "SELECT n, report FROM cycles WHERE state = 'published' ORDER BY n DESC LIMIT 1"
+        ).fetchone()  # fmt: skip
+        report = _report(row) if row else None
+        return report.figures.general.rise if report and report.figures else None
 
 
 def _stored(row: Mapping[str, Any]) -> StoredCycle:
@@ -152,6 +158,16 @@ def _stored(row: Mapping[str, Any]) -> StoredCycle:
         row["ended_at"],
         json.loads(row["documents"] or "[]"),
         reasons_from_json(json.loads(row["reasons"] or "[]")),
-        json.loads(row["report"] or "{}"),
+        _report(row),
         json.loads(row["settings"] or "{}"),
     )
+
+
+def _report(row: Mapping[str, Any]) -> CycleReport | None:
+    """None where there is none, or where it makes no sense to this version."""
+    stored = json.loads(row["report"] or "{}")
+    try:
+        return report_from_json(stored, f"the report of cycle {row['n']}") if stored else None
+    except Misfit as error:
+        log.warning("%s", error)
+        return None

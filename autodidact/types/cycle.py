@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from autodidact.types.documents import Chunk, Example, Probe, Split
@@ -48,14 +48,70 @@ class RuleResult:
 
 
 @dataclass(frozen=True)
+class Count:
+    """k of n, and how many `before`; None where nothing came before."""
+
+    k: int
+    n: int
+    before: int | None = None
+
+
+@dataclass(frozen=True)
+class MarginRise:
+    """The rise of the margin, taught less control, in nats a token, with the one-sided lower bound
+    of the gate's level; None is not finite."""
+
+    value: float | None
+    stderr: float | None
+    lower: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class GeneralNll:
+    """Mean NLL a token of `n` blocks of held-out text; `rise` is the candidate's over the base,
+    `pct` the same in per cent; None is not finite."""
+
+    base: float | None
+    parent: float | None
+    candidate: float | None
+    rise: float | None
+    limit: float
+    pct: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class ChatForm:
+    """Replies that are well-formed."""
+
+    base: Count
+    parent: Count
+    candidate: Count
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that the gate saw: exact answers by split, the margin, general text, chat."""
+
+    taught: Count
+    unseen: Count
+    control: Count
+    kept: Count
+    margin: MarginRise
+    general: GeneralNll
+    chat: ChatForm
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A decision. `reasons` says why not (empty when ok); `results` is what each rule of the gate
-    found, `metrics` what else it saw, as JSON."""
+    found, `figures` what it saw."""
 
     ok: bool
     reasons: tuple[Reason, ...]
-    metrics: dict[str, Any] = field(default_factory=dict)
     results: tuple[RuleResult, ...] = ()
+    figures: Figures | None = None
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -162,6 +218,7 @@ class ProbeResult:
 
 
 ArmName = Literal["base", "parent", "candidate"]
+ARMS: tuple[ArmName, ...] = ("base", "parent", "candidate")
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from autodidact.types.events import Phase
+from autodidact.types.report import CycleReport
 
 State = Literal["idle", "fetching", "preparing", "training", "measuring", "publishing", "stopped"]
 OFFLINE = "offline"
@@ -18,7 +19,7 @@ class LearnerStatus:
 
     `step` of `of` and `eta_s` (seconds left) are of the present phase, `loss` in nats a token;
     `documents` is how many the cycle took, `queued` how many wait; `next_at` and `updated_at` are
-    Unix time; `verdict` is the report of the last cycle, as JSON.
+    Unix time; `verdict` is the report of the last cycle, without its questions.
     """
 
     state: str = "idle"
@@ -31,5 +32,5 @@ class LearnerStatus:
     documents: int | None = None
     queued: int | None = None
     next_at: float | None = None
-    verdict: dict[str, Any] | None = None
+    verdict: CycleReport | None = None
     updated_at: float = 0.0

@@ -24,9 +24,11 @@ from typing import Any
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from autodidact.errors import AutodidactError
+from autodidact.reports.prose import spoken
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.chat import ModelStatus
 from autodidact.types.protocols import Generator
+from autodidact.types.report import CycleReport, report_of
 from autodidact.types.status import OFFLINE, LearnerStatus
 from autodidact.web.page import words
 from autodidact.web.sse import Shutdown, Wakeups, encode
@@ -44,14 +46,14 @@ _SHOWN = (*_NEWS, "step", "of", "loss", "eta_s")
 log = logging.getLogger(__name__)
 
 
-def read_report(home: Path, version: int) -> dict[str, Any] | None:
+def read_report(home: Path, version: int) -> CycleReport | None:
     """What the manifest of a version tells about its cycle; None without one that makes sense."""
     try:
-        text = (home / "versions" / f"{version:06d}" / "manifest.json").read_text("utf-8")
-        report = json.loads(text)["report"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        path = home / "versions" / f"{version:06d}" / "manifest.json"
+        manifest = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return report if isinstance(report, dict) else None
+    return report_of(manifest)
 
 
 class LearnerView:
@@ -78,7 +80,7 @@ class Snapshot:
     learner: LearnerStatus
     said: dict[str, Any]
     """The learner's state in words: title, detail, line and share of the progress."""
-    report: dict[str, Any] | None
+    report: CycleReport | None
     lookup: bool = True
     """Whether passages are looked up where a request does not say."""
 
@@ -188,7 +190,7 @@ def changes(last: Snapshot, now: Snapshot) -> list[tuple[str, dict[str, Any]]]:
         events.append(("learner", now.shown) if news else ("progress", now.shown))
     verdict = now.learner.verdict
     if verdict is not None and verdict != last.learner.verdict:
-        events.append(("verdict", verdict))
+        events.append(("verdict", spoken(verdict)))
     return events
 
 

@@ -187,7 +187,7 @@ class Bench:
             probes, base, parent, candidate, self.limits, self.when_learned, learn=learn
         )
         failed = [reason.rule for reason in verdict.reasons]
-        counts = verdict.metrics["taught"]
+        counts = verdict.figures.taught
         return {
             "arm": arm, "number": number, "ok": verdict.ok, "failed": failed,
             "rules": [asdict(result) for result in verdict.results], "taught": counts,
@@ -198,7 +198,7 @@ class Bench:
             ],
             "seconds": round(time.monotonic() - begun, 1),
             "summary": f"{'passes' if verdict.ok else 'fails ' + ', '.join(failed)}"
-                       f" ({counts['k']}/{counts['n']} exact)",
+                       f" ({counts.k}/{counts.n} exact)",
         }  # fmt: skip
 
     def _anchors(self) -> anchoring.Anchors:

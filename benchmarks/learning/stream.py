@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -143,12 +144,12 @@ def _row(cycle: StoredCycle) -> Row:
     report = cycle.report
     return {
         "cycle": cycle.n,
-        "kind": report.get("kind") or "learn",
+        "kind": cycle.kind,
         "state": cycle.state,
         "seconds": (cycle.ended_at or cycle.started_at) - cycle.started_at,
         "documents": cycle.documents,
-        "learned": report.get("learned"),
-        "exposures": report.get("exposures"),
+        "learned": asdict(report.figures.taught) if report and report.figures else None,
+        "exposures": report.exposures if report else None,
         "reasons": list(lines(cycle.reasons)),
         "acquired": {},
     }

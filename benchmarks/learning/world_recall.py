@@ -47,6 +47,7 @@ from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.store.probes import StoredResult  # noqa: E402
 from autodidact.types.cycle import ProbeResult, lines  # noqa: E402
 from autodidact.types.documents import Probe  # noqa: E402
+from autodidact.types.report import CycleReport  # noqa: E402
 from benchmarks.learning import world  # noqa: E402
 
 CURVE_MINUTES = (1.0, 2.5, 5.0, 10.0)
@@ -271,12 +272,12 @@ def run(args: argparse.Namespace, minutes: float, home: Path) -> Iterator[Row]:
     for _ in range(args.cycles):
         code = learn_once(variables)
         cycle = last_cycle(home)
-        report = cycle.report
+        report = cycle.report or CycleReport(cycle.n, cycle.state, 0)
         about = {
             "cycle_minutes": minutes, "cycle": cycle.n, "state": cycle.state,
-            "exposures": report.get("exposures"), "steps": report.get("steps"),
+            "exposures": report.exposures, "steps": report.steps,
             "documents_learned": len(cycle.documents) * (cycle.state == "published"),
-            "seconds": report.get("seconds"), "reasons": list(lines(cycle.reasons)),
+            "seconds": report.seconds, "reasons": list(lines(cycle.reasons)),
             "exit_code": code,
         }  # fmt: skip
         serves = checkpoints.current(home)

@@ -194,7 +194,7 @@ def test_the_learner_acts_on_a_rollback(bench: Bench) -> None:
     invoke(bench.place, "rollback")
     assert set(bench.states().values()) == {"learned"}
     report = bench.learn()
-    assert (report["version"], report["parent"]) == (2, None)
+    assert (report.cycle, report.parent) == (2, None)
     assert set(bench.states().values()) == {"learned"}
     assert checkpoints.serving(bench.home) == 0, "what was learned since waits for `unpin`"
     assert status(bench.place)["pinned"] == 0
@@ -274,11 +274,11 @@ def test_a_cycle_of_the_learner_has_a_report_and_a_row(bench: Bench) -> None:
     report = bench.learn()
     card = json.loads(invoke(bench.place, "report", "--json"))
     assert (card["state"], card["claim"]) == ("published", "learned")
-    assert sum(d["k"] for d in card["documents"]) == report["learned"]["k"]
+    assert sum(d["k"] for d in card["documents"]) == report.figures.taught.k
     assert len(card["how"]["weights_sha256"]) == 64
     found = json.loads(invoke(bench.place, "retention", "--json"))
     cells = [row["cells"]["1"] for row in found["documents"]]
-    assert sum(cell["k"] for cell in cells) == report["learned"]["k"]
+    assert sum(cell["k"] for cell in cells) == report.figures.taught.k
     assert {row["learned_in"] for row in found["documents"]} == {1}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from autodidact.checkpoints import MANIFEST, listing
 from autodidact.commands import versions
 from autodidact.errors import AutodidactError, CheckpointError
 from autodidact.home import prepare_home
+from autodidact.types.report import CycleReport
 from tests.bench import Bench
+from tests.ledgers import figures
 from tests.versions import manifest_for, publish, stage
 from tests.workplace import Workplace, prepare
 
@@ -26,8 +29,8 @@ DAY = 1_790_000_000.0
 
 def publish_told(home: Path, version: int, parent: int | None, **more: Any) -> None:
     """A version whose manifest tells as much as the learner's does."""
-    learned = {"k": 10 + version, "n": 20, "before": 1}
-    told = {"created_at": DAY + version, "kind": "learn", "report": {"learned": learned}}
+    report = CycleReport(version, "published", 9, figures=figures(10 + version, 20, before=1))
+    told = {"created_at": DAY + version, "kind": "learn", "report": asdict(report)}
     manifest = {**manifest_for(parent), "cycle": version, **told, **more}
     checkpoints.publish(home, stage(home, version), version, manifest)
 
@@ -216,7 +219,7 @@ def test_after_a_rollback_learning_goes_on_and_serving_does_not(bench: Bench) ->
     said(bench.place, "rollback")
     assert (checkpoints.serving(bench.home), checkpoints.current(bench.home)) == (1, 1)
     report = bench.learn()
-    assert (report["version"], report["parent"], report["state"]) == (3, 1, "published")
+    assert (report.cycle, report.parent, report.state) == (3, 1, "published")
     assert (checkpoints.serving(bench.home), checkpoints.current(bench.home)) == (1, 3)
     assert bench.cycle(3).documents == [3, 4], "what was taught since is taught again"
     said(bench.place, "unpin")
@@ -229,7 +232,7 @@ def test_while_one_is_pinned_the_learner_goes_on_from_the_newest(bench: Bench) -
     bench.learn()
     said(bench.place, "pin", "1")
     report = bench.learn()
-    assert (report["version"], report["parent"]) == (2, 1)
+    assert (report.cycle, report.parent) == (2, 1)
     for version in (3, 4):
         publish(bench.home, version, version - 1)
     bench.learner.recover()

@@ -17,7 +17,7 @@ from scipy import stats
 
 from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm, Limits
-from autodidact.types.cycle import ProbeResult, Reason, RuleResult, Verdict
+from autodidact.types.cycle import ChatForm, Count, ProbeResult, Reason, RuleResult, Verdict
 from autodidact.types.documents import Probe
 
 Figures = Mapping[str, float]
@@ -122,7 +122,7 @@ def test_a_candidate_that_learned_and_forgot_nothing_passes() -> None:
         ("chat", "base"),
         ("chat", "parent"),
     ]
-    json.dumps(verdict.metrics, allow_nan=False)
+    json.dumps(asdict(verdict), allow_nan=False)
 
 
 def test_every_rule_tells_its_figures_in_a_line() -> None:
@@ -156,8 +156,8 @@ def test_all_reasons_are_told() -> None:
 
 def test_more_looks_ask_for_wider_bounds() -> None:
     assert LIMITS.level == pytest.approx(1 - 0.05 / 3)
-    one = decide(limits=replace(LIMITS, looks=1)).metrics["margin"]
-    three = decide().metrics["margin"]
+    one = decide(limits=replace(LIMITS, looks=1)).figures.margin
+    three = decide().figures.margin
     assert (one["value"], one["stderr"]) == (three["value"], three["stderr"])
     assert one["lower"] > three["lower"]
 
@@ -169,15 +169,15 @@ def test_the_effect_is_a_difference_of_differences() -> None:
     verdict = decide(
         {"d1-a": 2.0, "d2-a": 1.0, "d3-a": 3.0}, {"d-1-a": 0.5, "d-2-a": -0.1, "d-3-a": 0.2}
     )
-    assert verdict.metrics["margin"]["value"] == pytest.approx(2.0 - 0.2)
-    assert verdict.metrics["margin"]["n"] == 3
+    assert verdict.figures.margin.value == pytest.approx(2.0 - 0.2)
+    assert verdict.figures.margin.n == 3
     assert rule(verdict, "learned", "control").now == 2.0
 
 
 def test_a_rise_that_the_parent_had_already_does_not_count() -> None:
     now = {"d1-a": 1.5, "d2-a": 2.5, "d3-a": 3.5}
     verdict = decide(now, {}, parent={"probes": results(shifted(now, -0.5))})
-    assert verdict.metrics["margin"]["value"] == pytest.approx(0.5)
+    assert verdict.figures.margin.value == pytest.approx(0.5)
 
 
 def test_one_that_learned_nothing_is_rejected() -> None:
@@ -212,7 +212,7 @@ def test_a_single_probe_is_too_few() -> None:
     verdict = decide({"d1-a": 9.0})
     refused_by(verdict, "learned/control")
     assert verdict.lines[0].startswith("learned: too few probes")
-    assert verdict.metrics["margin"]["stderr"] is None
+    assert verdict.figures.margin.stderr is None
 
 
 def test_without_control_probes_the_rise_is_compared_with_zero_and_it_says_so() -> None:
@@ -267,11 +267,11 @@ def test_a_large_step_is_refused_while_the_base_is_still_near() -> None:
 
 
 def test_the_old_figures_of_general_text_are_still_told() -> None:
-    told = decide(general=[b + 0.004 for b in BLOCKS]).metrics["general"]
+    told = decide(general=[b + 0.004 for b in BLOCKS]).figures.general
     mean = sum(BLOCKS) / 200
-    assert (told["base"], told["n"], told["limit"]) == (pytest.approx(mean), 200, 0.02)
-    assert told["rise"] == pytest.approx(0.004)
-    assert told["pct"] == pytest.approx(100 * 0.004 / mean)
+    assert (told.base, told.n, told.limit) == (pytest.approx(mean), 200, 0.02)
+    assert told.rise == pytest.approx(0.004)
+    assert told.pct == pytest.approx(100 * 0.004 / mean)
 
 
 def test_one_block_is_too_few_to_show_an_upper_bound() -> None:
@@ -290,7 +290,7 @@ def test_what_was_never_measured_is_left_out() -> None:
     verdict = gate.decide(probes, before, before, now, LIMITS)
     assert verdict.ok
     assert [r.rule for r in verdict.results] == ["learned"]
-    json.dumps(verdict.metrics, allow_nan=False)
+    json.dumps(asdict(verdict), allow_nan=False)
 
 
 @pytest.mark.parametrize("part", ["general", "chat"])
@@ -385,11 +385,9 @@ def test_with_few_prompts_the_base_limits_by_single_replies_and_the_parent_canno
 
 
 def test_chats_are_counted_by_arm() -> None:
-    assert decide(chat=lost(3)).metrics["chat"] == {
-        "base": {"k": 280, "n": 300},
-        "parent": {"k": 280, "n": 300},
-        "candidate": {"k": 277, "n": 300},
-    }
+    assert decide(chat=lost(3)).figures.chat == ChatForm(
+        base=Count(280, 300), parent=Count(280, 300), candidate=Count(277, 300)
+    )
 
 
 # Counts -----------------------------------------------------------------------------------------
@@ -403,19 +401,19 @@ def test_what_is_known_is_counted_by_split() -> None:
     before = Arm(results(zero, correct=["d9-a"]), [], [])
     now = Arm(results(zero, correct=["d9-a", "d1-a"]), [], [])
     probes = [probe(n, split) for n, split in splits.items()]
-    metrics = gate.decide(probes, before, before, now, LIMITS).metrics
-    assert metrics["taught"] == {"k": 1, "n": 2, "before": 0}
-    assert metrics["unseen"] == {"k": 0, "n": 1, "before": 0}
-    assert metrics["kept"] == {"k": 1, "n": 1, "before": 1}
-    assert metrics["control"] == {"k": 0, "n": 1, "before": 0}
+    figures = gate.decide(probes, before, before, now, LIMITS).figures
+    assert figures.taught == Count(1, 2, 0)
+    assert figures.unseen == Count(0, 1, 0)
+    assert figures.kept == Count(1, 1, 1)
+    assert figures.control == Count(0, 1, 0)
 
 
 def test_probes_that_were_not_measured_are_left_out() -> None:
     probes = [probe("d1-a"), probe("d2-a")]
     some = Arm(results({"d1-a": 1.0}), [], [])
-    metrics = gate.decide(probes, some, some, some, LIMITS).metrics
-    assert metrics["taught"]["n"] == 1
-    assert metrics["margin"]["n"] == 1
+    figures = gate.decide(probes, some, some, some, LIMITS).figures
+    assert figures.taught.n == 1
+    assert figures.margin.n == 1
 
 
 # Not a number -----------------------------------------------------------------------------------
@@ -457,14 +455,14 @@ def test_what_is_not_a_number_never_passes(where: str, what: str, name: str, odd
     assert not verdict.ok
     assert verdict.lines[0].startswith("sound: ")
     assert str(odd) in verdict.lines[0]
-    json.dumps(verdict.metrics, allow_nan=False)
+    json.dumps(asdict(verdict), allow_nan=False)
 
 
 def test_figures_too_large_to_add_up_never_pass() -> None:
     huge = dict.fromkeys(TAUGHT, 1.7e308)
     verdict = decide(huge)
     refused_by(verdict, "learned/control")
-    json.dumps(verdict.metrics, allow_nan=False)
+    json.dumps(asdict(verdict), allow_nan=False)
     refused_by(decide(general=[1.7e308] * 200), "general/base", "general/parent")
 
 
@@ -593,7 +591,7 @@ def test_a_verdict_has_a_reason_or_is_ok_and_is_json(taught: Figures, control: F
     verdict = decide(taught, negative(control))
     assert verdict.ok == (not verdict.reasons)
     assert verdict.ok == all(r.ok for r in verdict.results)
-    json.dumps(verdict.metrics, allow_nan=False)
+    json.dumps(asdict(verdict), allow_nan=False)
 
 
 def with_rivals(rises: Figures, within: Figures) -> tuple[list[Probe], Arm, Arm]:

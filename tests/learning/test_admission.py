@@ -101,7 +101,7 @@ def test_what_was_learned_stays_learned_when_the_rules_change(
 ) -> None:
     bench.restart(training={"documents_per_cycle": 1})
     bench.learner.fetch()
-    assert bench.learn()["state"] == "published"
+    assert bench.learn().state == "published"
     [learned] = bench.store.documents.numbers("learned")
     facts = {known.fact for known in bench.store.probes.remembered()}
     examples = bench.store.material.examples_of(facts)
@@ -116,7 +116,7 @@ def test_what_was_learned_stays_learned_when_the_rules_change(
     [found] = bench.store.material.findings([learned])
     assert {probe_id(learned, fact) for fact in found.facts} >= facts
     report = bench.learn()
-    assert {p["id"] for p in report["probes"] if p["split"] == "kept"} == facts
+    assert {p["id"] for p in report.probes if p["split"] == "kept"} == facts
 
 
 def test_new_documents_are_read_while_they_come(bench: Bench) -> None:

@@ -10,7 +10,6 @@ import pytest
 from autodidact import checkpoints
 from autodidact.commands import forget
 from autodidact.learning.agenda import DRIFT_REST, STUCK_AFTER
-from autodidact.types.cycle import reasons_from_json
 from tests import fake_study
 from tests.bench import Bench
 from tests.workplace import CONTROL_TEXTS
@@ -62,7 +61,7 @@ def test_a_consolidation_is_due_after_so_many_published_cycles(bench: Bench) -> 
     bench.learn()
     report = (bench.script(fake_study.BETTER), bench.learn())[1]
     assert kinds(bench) == ["learn", "learn", "learn", "consolidate"], "rejected ones do not count"
-    assert (report["state"], report["version"], report["parent"]) == ("published", 4, 3)
+    assert (report.state, report.cycle, report.parent) == ("published", 4, 3)
     assert checkpoints.current(bench.home) == 4
     assert bench.cycle(4).documents == []
     assert len(bench.store.documents.in_state("learned")) == 2, "they stay what they were"
@@ -75,11 +74,9 @@ def test_a_consolidation_that_is_no_better_is_refused_and_rests(bench: Bench) ->
     bench.learn()
     bench.learn()
     report = bench.learn()
-    assert (report["kind"], report["state"]) == ("consolidate", "rejected")
-    assert reasons_from_json(report["reasons"])[0].line.startswith(
-        "consolidation: no better than the running adapter"
-    )
-    assert report["failed"] == ["consolidation"]
+    assert (report.kind, report.state) == ("consolidate", "rejected")
+    assert report.reasons[0].line.startswith("consolidation: no better than the running adapter")
+    assert report.failed == ("consolidation",)
     assert checkpoints.current(bench.home) == 2
     for _ in range(2):
         bench.learn()
@@ -94,7 +91,7 @@ def test_a_consolidation_that_the_gate_refuses_is_not_adopted(bench: Bench) -> N
     bench.learn()
     bench.script(fake_study.candidate(general=-0.005, chat=0.5))
     report = bench.learn()
-    assert (report["state"], report["failed"]) == ("rejected", ["chat"])
+    assert (report.state, report.failed) == ("rejected", ("chat",))
     assert checkpoints.current(bench.home) == 1
 
 
@@ -102,7 +99,7 @@ def test_a_consolidation_that_fails_does_not_keep_the_learner_from_learning(benc
     start(bench, every=1)
     bench.learn()
     bench.script(["plan", "exit:1"])
-    assert bench.learn()["state"] == "failed"
+    assert bench.learn().state == "failed"
     bench.learn()
     assert kinds(bench) == ["learn", "consolidate", "learn"]
 
@@ -112,22 +109,22 @@ def test_a_consolidation_is_due_when_the_drift_is_spent(bench: Bench) -> None:
     drifted = fake_study.candidate(general=0.085)
     for _ in range(DRIFT_REST):
         bench.script(drifted)
-        assert bench.learn()["kind"] == "learn"
+        assert bench.learn().kind == "learn"
     report = bench.learn()
-    assert (report["kind"], report["state"]) == ("consolidate", "rejected"), "parent: +.01"
-    assert bench.learn()["kind"] == "learn"
+    assert (report.kind, report.state) == ("consolidate", "rejected"), "parent: +.01"
+    assert bench.learn().kind == "learn"
 
 
 def test_without_drift_it_goes_on_learning(bench: Bench) -> None:
     start(bench)
     for _ in range(DRIFT_REST + 1):
-        assert bench.learn()["kind"] == "learn"
+        assert bench.learn().kind == "learn"
 
 
 def test_zero_means_never_by_count(bench: Bench) -> None:
     start(bench, every=0)
     for _ in range(4):
-        assert bench.learn()["kind"] == "learn"
+        assert bench.learn().kind == "learn"
 
 
 def test_a_learner_that_is_stuck_at_its_limits_begins_anew(bench: Bench) -> None:
@@ -136,9 +133,9 @@ def test_a_learner_that_is_stuck_at_its_limits_begins_anew(bench: Bench) -> None
     bench.learn()
     for _ in range(STUCK_AFTER):
         bench.script(fake_study.candidate(general=0.5))
-        assert bench.learn()["kind"] == "learn"
-    assert bench.learn()["kind"] == "consolidate"
-    assert bench.learn()["kind"] == "learn", "tried once"
+        assert bench.learn().kind == "learn"
+    assert bench.learn().kind == "consolidate"
+    assert bench.learn().kind == "learn", "tried once"
 
 
 @pytest.mark.parametrize("general", [0.06, 0.085])
@@ -163,7 +160,7 @@ def test_forgetting_comes_before_everything_else(bench: Bench) -> None:
     bench.learn()
     [first, *_] = [d.id for d in bench.store.documents.in_state("learned")]
     forget.request(bench.home, [first])
-    assert bench.learn()["kind"] == "forget"
+    assert bench.learn().kind == "forget"
 
 
 # The job ----------------------------------------------------------------------------------------
@@ -222,7 +219,7 @@ def test_what_is_remembered_is_how_it_was_and_how_it_is(bench: Bench) -> None:
     bench.learn()
     then = {fact.fact: fact.then for fact in bench.store.probes.remembered()}
     bench.script(fake_study.candidate(kept=0.04))
-    assert bench.learn()["state"] == "published"
+    assert bench.learn().state == "published"
     first = bench.cycle(1).documents
     known = [fact for fact in bench.store.probes.remembered() if fact.document_id in first]
     assert {fact.fact: fact.then for fact in known} == then
@@ -230,6 +227,6 @@ def test_what_is_remembered_is_how_it_was_and_how_it_is(bench: Bench) -> None:
         assert fact.now == pytest.approx(fact.then - 0.04)
         assert fact.learned_in == 1
     bench.script(fake_study.candidate(kept=2.0))
-    assert bench.learn()["state"] == "rejected"
+    assert bench.learn().state == "rejected"
     again = [fact for fact in bench.store.probes.remembered() if fact.document_id in first]
     assert again == known, "what was not published is not how it is"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from autodidact import checkpoints
 from autodidact.errors import SourceError, SourceUnreachable
 from autodidact.learning.cycle import Learner
 from autodidact.models import bases
-from autodidact.reports import build
+from autodidact.reports import prose
 from autodidact.store.passages import PassageIndex
-from autodidact.types.cycle import reasons_from_json
+from autodidact.types.cycle import Reason
 from autodidact.types.documents import Document
+from autodidact.types.report import report_of
 from tests import fake_study
 from tests.bench import Bench
 from tests.versions import BASE_SHA
@@ -111,8 +113,8 @@ def test_with_nothing_queued_there_is_nothing_to_learn(bench: Bench) -> None:
 def test_a_cycle_that_learned_is_published(bench: Bench) -> None:
     bench.learner.fetch()
     report = bench.learn()
-    assert report["state"] == "published"
-    assert report["ok"] is True
+    assert report.state == "published"
+    assert report.ok is True
     assert checkpoints.current(bench.home) == 1
     assert checkpoints.verify(bench.home, 1, BASE_SHA).weights == b"weights of cycle 1"
     assert set(bench.states().values()) == {"learned"}
@@ -129,20 +131,17 @@ def test_the_manifest_tells_the_page_what_was_learned(bench: Bench) -> None:
     assert manifest["document_ids"] == [1, 2, 3, 4]
     assert manifest["base"]["sha256"] == BASE_SHA
     assert manifest["settings"]["rank"] == 8
-    report = manifest["report"]
-    assert {"cycle", "ok", "version", "parent", "learned", "control", "general", "documents",
-            "suggestions", "seconds"} <= report.keys()  # fmt: skip
-    assert (report["cycle"], report["version"], report["parent"]) == (1, 1, None)
-    assert report["ok"] is True
-    assert set(report["learned"]) == {"k", "n", "before"}
-    assert report["learned"]["k"] == report["learned"]["n"] > 10
-    assert report["learned"]["before"] == report["control"]["k"] == 0
-    assert isinstance(report["general"]["pct"], float)
+    report = report_of(manifest)
+    assert (report.cycle, report.state, report.parent) == (1, "published", None)
+    assert report.ok is True
+    assert report.figures.taught.k == report.figures.taught.n > 10
+    assert report.figures.taught.before == report.figures.control.k == 0
+    assert isinstance(report.figures.general.pct, float)
     titles = [title for title, _ in TEXTS.values()]
-    assert sorted(d["title"] for d in report["documents"]) == sorted(titles)
-    assert 1 <= len(report["suggestions"]) <= 3
-    assert set(report["suggestions"][0]) == {"question", "source"}
-    assert "probes" not in report, "the whole list is in report.json"
+    assert sorted(d.title for d in report.documents) == sorted(titles)
+    assert 1 <= len(report.suggestions) <= 3
+    assert all(s.question and s.source for s in report.suggestions)
+    assert report.probes == (), "the whole list is in report.json"
     whole = json.loads((checkpoints.folder(bench.home, 1) / "report.json").read_text())
     assert {p["split"] for p in whole["probes"]} == {"taught", "unseen", "control"}
 
@@ -164,7 +163,7 @@ def test_suggestions_are_neither_trained_nor_measured(bench: Bench) -> None:
         for message in example["messages"]
     }
     measured = {probe["question"] for probe in job["probes"]}
-    suggested = {s["question"] for s in bench.cycle(1).report["suggestions"]}
+    suggested = {s.question for s in bench.cycle(1).report.suggestions}
     assert suggested
     assert not suggested & (taught | measured)
 
@@ -182,15 +181,15 @@ def test_a_cycle_that_learned_nothing_is_rejected_with_reasons(bench: Bench) -> 
     bench.learner.fetch()
     bench.script(fake_study.NOTHING_LEARNED)
     report = bench.learn()
-    assert report["state"] == "rejected"
-    assert report["ok"] is False
-    assert report["reasons"][0]["rule"] == "learned"
+    assert report.state == "rejected"
+    assert report.ok is False
+    assert report.reasons[0].rule == "learned"
     assert checkpoints.current(bench.home) == 0
     assert checkpoints.versions(bench.home) == []
-    assert bench.cycle(1).reasons == reasons_from_json(report["reasons"])
+    assert bench.cycle(1).reasons == report.reasons
     assert bench.cycle(1).report == report, "with every answer"
-    assert {row["now"]["correct"] for row in report["probes"]} == {0}
-    assert report["failed"] == ["learned"]
+    assert {row.now.correct for row in report.probes} == {0}
+    assert report.failed == ("learned",)
     assert set(bench.states().values()) == {"queued"}
     assert {d.tries for d in bench.store.documents.in_state("queued")} == {1}
 
@@ -208,14 +207,12 @@ def test_a_study_that_fails_is_recorded_with_what_it_said(bench: Bench) -> None:
     bench.learner.fetch()
     bench.script(["plan", "warn:Traceback …", "warn:MemoryError", "exit:1"])
     report = bench.learn()
-    assert report["state"] == "failed"
-    assert report["reasons"] == [
-        {"rule": "", "text": "the study process ended with exit code 1: MemoryError"}
-    ]
-    assert report["log"] == ["Traceback …", "MemoryError"]
-    assert (report["kind"], report["failed"]) == ("learn", [])
+    assert report.state == "failed"
+    assert report.reasons == (Reason("", "the study process ended with exit code 1: MemoryError"),)
+    assert report.log == ("Traceback …", "MemoryError")
+    assert (report.kind, report.failed) == ("learn", ())
     assert {d.tries for d in bench.store.documents.in_state("queued")} == {1}
-    assert bench.learn()["state"] == "published"
+    assert bench.learn().state == "published"
     assert checkpoints.current(bench.home) == 2
 
 
@@ -232,8 +229,8 @@ def test_the_next_cycle_builds_on_the_last_and_asks_what_was_taught(bench: Bench
     bench.learner.fetch()
     bench.learn()
     report = bench.learn()
-    assert (report["version"], report["parent"]) == (2, 1)
-    assert report["kept"]["n"] > 5
+    assert (report.cycle, report.parent) == (2, 1)
+    assert report.figures.kept.n > 5
     assert checkpoints.read(bench.home, 2).parent == 1
     assert bench.cycle(1).documents == [1, 2]
     assert bench.cycle(2).documents == [3, 4]
@@ -268,7 +265,7 @@ def test_without_a_control_folder_the_queue_lends_its_documents(bench: Bench) ->
     bench.restart(sources=notes, training={"documents_per_cycle": 2})
     bench.learner.fetch()
     report = bench.learn()
-    assert report["control"]["n"] > 0
+    assert report.figures.control.n > 0
     control = {
         r.probe_id.split("-")[0] for r in bench.store.probes.results(1) if r.split == "control"
     }
@@ -294,8 +291,8 @@ def test_every_report_can_be_read_by_a_browser(bench: Bench) -> None:
     bench.learner.fetch()
     bench.learn()
     stored = bench.cycle(1).report
-    assert stored["learned"]["n"] == 1
-    json.dumps(stored, allow_nan=False)
+    assert stored.figures.taught.n == 1
+    json.dumps(asdict(stored), allow_nan=False)
 
 
 # Looks ------------------------------------------------------------------------------------------
@@ -317,15 +314,15 @@ def test_every_look_is_in_the_report_and_the_last_decides(bench: Bench) -> None:
     bench.learner.fetch()
     bench.script(looked({"step": 1.0, "general": 0.3}, {"step": 0.5, "general": 0.05}))
     report = bench.learn()
-    assert report["state"] == "published"
-    assert report["lambda"] == 0.5
-    assert [(look["lambda"], look["ok"]) for look in report["looks"]] == [(1.0, False), (0.5, True)]
-    assert [reason["rule"] for reason in report["looks"][0]["reasons"]] == ["general"] * 2
-    assert report["looks"][1]["metrics"]["general"] == report["general"]
-    assert report["general"]["rise"] == pytest.approx(0.06)
-    assert report["failed"] == report["reasons"] == []
+    assert report.state == "published"
+    assert report.step == 0.5
+    assert [(look.step, look.ok) for look in report.looks] == [(1.0, False), (0.5, True)]
+    assert [reason.rule for reason in report.looks[0].reasons] == ["general"] * 2
+    assert report.looks[1].figures.general == report.figures.general
+    assert report.figures.general.rise == pytest.approx(0.06)
+    assert report.failed == report.reasons == ()
     now = {r.probe_id: r for r in bench.store.probes.results(1) if r.arm == "candidate"}
-    assert len(now) == len(report["probes"]), "the last look's answers, once"
+    assert len(now) == len(report.probes), "the last look's answers, once"
     assert checkpoints.read(bench.home, 1).manifest["settings"]["step"] == 0.5
 
 
@@ -334,10 +331,10 @@ def test_when_every_look_is_refused_the_last_one_says_why(bench: Bench) -> None:
     bench.learner.fetch()
     bench.script(looked(*({"step": s, "general": 0.3, "chat": 0.5 + s / 4} for s in (1, 0.5))))
     report = bench.learn()
-    assert report["state"] == "rejected"
-    assert report["failed"] == ["general", "chat"]
-    assert report["lambda"] == 0.5
-    assert [look["ok"] for look in report["looks"]] == [False, False]
+    assert report.state == "rejected"
+    assert report.failed == ("general", "chat")
+    assert report.step == 0.5
+    assert [look.ok for look in report.looks] == [False, False]
     assert checkpoints.current(bench.home) == 0
 
 
@@ -347,10 +344,10 @@ def test_what_faded_of_earlier_documents_refuses_a_cycle(bench: Bench) -> None:
     bench.learn()
     bench.script(fake_study.candidate(kept=1.5))
     report = bench.learn()
-    assert (report["state"], report["failed"]) == ("rejected", ["kept"])
-    assert [r["against"] for r in report["rules"] if not r["ok"]] == ["parent"]
-    assert report["kept"]["k"] < report["kept"]["before"] == report["kept"]["n"]
-    assert bench.learn()["state"] == "published"
+    assert (report.state, report.failed) == ("rejected", ("kept",))
+    assert [r.against for r in report.rules if not r.ok] == ["parent"]
+    assert report.figures.kept.k < report.figures.kept.before == report.figures.kept.n
+    assert bench.learn().state == "published"
 
 
 # What is measured once --------------------------------------------------------------------------
@@ -423,8 +420,8 @@ def test_passages_that_were_lost_are_there_again_after_a_start(bench: Bench) -> 
 
 def test_a_cycle_on_one_line(bench: Bench) -> None:
     bench.learner.fetch()
-    shown = build.line(bench.learn())
-    n = bench.cycle(1).report["learned"]["n"]
+    shown = prose.line(bench.learn())
+    n = bench.cycle(1).report.figures.taught.n
     assert shown.startswith(f"cycle 1 · 4 documents · learned {n}/{n} (before 0) · general +0.3 %")
     assert "published 000001" in shown
 
@@ -432,5 +429,5 @@ def test_a_cycle_on_one_line(bench: Bench) -> None:
 def test_a_rejected_cycle_on_one_line(bench: Bench) -> None:
     bench.learner.fetch()
     bench.script(fake_study.NOTHING_LEARNED)
-    shown = build.line(bench.learn())
+    shown = prose.line(bench.learn())
     assert "rejected: learned: margin" in shown

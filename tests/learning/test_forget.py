@@ -73,7 +73,7 @@ def test_what_was_learned_is_forgotten_by_learning_the_rest_anew(learned: Bench)
     checkpoints.pin(learned.home, 1)
     request(learned.home, [1])
     report = learned.learn()
-    assert (report["kind"], report["state"], report["cycle"]) == ("forget", "published", 3)
+    assert (report.kind, report.state, report.cycle) == ("forget", "published", 3)
     assert checkpoints.versions(learned.home) == [3], "older versions know it, pinned or not"
     assert checkpoints.serving(learned.home) == 3, "and the pin goes with them"
     assert checkpoints.current(learned.home) == 3
@@ -92,14 +92,14 @@ def test_what_was_learned_is_forgotten_by_learning_the_rest_anew(learned: Bench)
 def test_the_report_says_that_it_is_gone_and_not_what_it_was(learned: Bench) -> None:
     request(learned.home, [1])
     report = learned.learn()
-    gone = report["forgotten"]
-    assert gone["n"] > 3
-    assert gone["parent"]["k"] == gone["n"]
-    assert gone["candidate"] == gone["base"]
-    assert gone["base"]["k"] == 0
-    assert {row["split"] for row in report["probes"]} == {"kept"}
-    assert report["kept"]["n"] == report["kept"]["before"] > 10
-    assert "margin" in report
+    gone = report.forgotten
+    assert gone.n > 3
+    assert gone.parent.k == gone.n
+    assert gone.candidate == gone.base
+    assert gone.base.k == 0
+    assert {row.split for row in report.probes} == {"kept"}
+    assert report.figures.kept.n == report.figures.kept.before > 10
+    assert report.figures.margin
 
 
 def test_it_is_trained_from_the_base_without_what_is_forgotten(learned: Bench) -> None:
@@ -131,27 +131,27 @@ def test_a_source_brings_nothing_back(learned: Bench) -> None:
 def test_it_cannot_be_looked_up_from_the_moment_the_learner_acts(learned: Bench) -> None:
     request(learned.home, [1])
     learned.script(["plan", "exit:1"])
-    assert learned.learn()["state"] == "failed"
+    assert learned.learn().state == "failed"
     assert learned.passages() == {2, 3, 4}
     assert learned.store.documents.get(1).state == "forgetting"
     assert checkpoints.current(learned.home) == 2
-    assert learned.learn()["state"] == "published"
+    assert learned.learn().state == "published"
     assert learned.store.documents.get(1).state == "forgotten"
 
 
 def test_reports_of_the_time_before_are_scrubbed(learned: Bench) -> None:
     before = learned.cycle(1).report
-    assert any(p["document_id"] == 1 for p in before["probes"])
+    assert any(p.document_id == 1 for p in before.probes)
     learned.store.status.write(LearnerStatus("idle", verdict=before))
     request(learned.home, [1])
     learned.learn()
     after = learned.cycle(1).report
-    titles = {d["id"]: (d["title"], d["uri"]) for d in after["documents"]}
+    titles = {d.id: (d.title, d.uri) for d in after.documents}
     assert titles[1] == (FORGOTTEN, "")
     assert titles[2][0] == "Sable House"
-    assert {p["document_id"] for p in after["probes"]} == {-3, -2, -1, 2}
-    assert after["learned"] == before["learned"], "figures stay"
-    assert [s["source"] for s in after["suggestions"]] == [titles[2][1]]
+    assert {p.document_id for p in after.probes} == {-3, -2, -1, 2}
+    assert after.figures == before.figures, "figures stay"
+    assert [s.source for s in after.suggestions] == [titles[2][1]]
     assert "Brack" not in str(learned.store.status.read())
 
 
@@ -160,14 +160,14 @@ def test_when_the_rest_cannot_be_relearned_the_base_serves(learned: Bench) -> No
     learned.script(REFUSED)
     request(learned.home, [1])
     report = learned.learn()
-    assert (report["kind"], report["state"]) == ("forget", "rejected")
+    assert (report.kind, report.state) == ("forget", "rejected")
     assert checkpoints.current(learned.home) == checkpoints.serving(learned.home) == 0
     assert checkpoints.versions(learned.home) == []
     assert [d.id for d in learned.store.documents.in_state("queued")] == [2, 3, 4]
     assert learned.passages() == set()
     assert found_in(learned, *SECRETS) == []
-    assert learned.learn()["parent"] is None
-    assert learned.learn()["state"] == "published"
+    assert learned.learn().parent is None
+    assert learned.learn().state == "published"
     assert learned.passages() == {2, 3, 4}
     assert cycles(learned)[2:] == [("forget", "rejected"), *[("learn", "published")] * 2]
 
@@ -177,7 +177,7 @@ def test_when_relearning_fails_three_times_the_base_serves(learned: Bench) -> No
     request(learned.home, [1])
     for at in range(3):
         assert checkpoints.current(learned.home) == 2, f"try {at + 1}"
-        assert learned.learn()["state"] == "failed"
+        assert learned.learn().state == "failed"
     assert checkpoints.current(learned.home) == 0
     assert learned.store.documents.get(1).state == "forgotten"
     assert [d.id for d in learned.store.documents.in_state("queued")] == [2, 3, 4]
@@ -201,7 +201,7 @@ def test_what_was_learned_only_at_the_second_try_is_learned_all_the_same(bench: 
     bench.learn()
     bench.learn()
     request(bench.home, [1])
-    assert bench.learn()["kind"] == "forget"
+    assert bench.learn().kind == "forget"
 
 
 def test_what_lent_itself_for_comparison_was_not_learned(bench: Bench) -> None:
@@ -212,7 +212,7 @@ def test_what_lent_itself_for_comparison_was_not_learned(bench: Bench) -> None:
     bench.learn()
     assert bench.store.probes.of([3])
     request(bench.home, [3])
-    assert bench.learn()["kind"] == "learn"
+    assert bench.learn().kind == "learn"
     assert bench.store.documents.get(3).state == "forgotten"
 
 
@@ -222,7 +222,7 @@ def test_a_text_that_was_replaced_is_known_to_the_weights(learned: Bench) -> Non
     learned.learner.fetch()
     assert learned.store.documents.get(1).state == "superseded"
     request(learned.home, [d.id for d in learned.store.documents.matching("Brack Mill")])
-    assert learned.learn()["kind"] == "forget"
+    assert learned.learn().kind == "forget"
     assert learned.store.documents.count("forgotten") == 2
 
 
@@ -241,7 +241,7 @@ def test_forgetting_everything_leaves_the_untouched_base(learned: Bench) -> None
 def test_two_requests_are_one_relearning(learned: Bench) -> None:
     request(learned.home, [1])
     request(learned.home, [3, 3, 99])
-    assert learned.learn()["kind"] == "forget"
+    assert learned.learn().kind == "forget"
     assert learned.learner.learn() is None
     assert learned.store.documents.count("forgotten") == 2
     assert checkpoints.read(learned.home, 3).manifest["forgets"] == [1, 3]
@@ -266,7 +266,7 @@ def test_what_is_being_studied_is_not_learned_to_its_end(bench: Bench) -> None:
     (staging / "job.json").write_text(wire.to_json(jobs.job(base=base)))
     assert read_job(bench.home, 1) is not None, "it could go on"
     request(bench.home, [1])
-    assert bench.learn()["cycle"] == 2
+    assert bench.learn().cycle == 2
     assert bench.cycle(1).state == "interrupted"
     assert bench.cycle(2).documents == [2, 3, 4]
     assert bench.store.documents.get(1).state == "forgotten"
@@ -279,8 +279,8 @@ def test_the_next_cycle_goes_on_from_what_was_relearned(learned: Bench) -> None:
     learned.place.write({"odd": ("Odd Gate", text)})
     learned.learner.fetch()
     report = learned.learn()
-    assert (report["kind"], report["parent"], report["state"]) == ("learn", 3, "published")
-    kept = {row["document_id"] for row in report["probes"] if row["split"] == "kept"}
+    assert (report.kind, report.parent, report.state) == ("learn", 3, "published")
+    kept = {row.document_id for row in report.probes if row.split == "kept"}
     assert kept == {2, 3, 4}
 
 
@@ -299,10 +299,10 @@ def test_a_rollback_before_the_relearning_leaves_less_to_relearn(learned: Bench)
     request(learned.home, [1])
     roll_back(learned, 1)
     report = learned.learn()
-    assert (report["kind"], report["parent"]) == ("forget", 1)
-    assert {row["document_id"] for row in report["probes"]} == {2}
+    assert (report.kind, report.parent) == ("forget", 1)
+    assert {row.document_id for row in report.probes} == {2}
     assert checkpoints.versions(learned.home) == [3]
-    assert learned.learn()["kind"] == "learn"
+    assert learned.learn().kind == "learn"
     assert learned.passages() == {2, 3, 4}
 
 
@@ -312,9 +312,9 @@ def test_a_rollback_to_the_base_forgets_at_once(learned: Bench) -> None:
     learned.learn()
     roll_back(learned, 0)
     report = learned.learn()
-    assert (report["kind"], report["parent"]) == ("learn", None)
+    assert (report.kind, report.parent) == ("learn", None)
     assert learned.store.documents.get(1).state == "forgotten"
-    assert learned.learn()["state"] == "published"
+    assert learned.learn().state == "published"
     assert checkpoints.versions(learned.home) == [4, 5]
 
 
@@ -330,10 +330,10 @@ def test_a_rollback_while_the_rest_is_relearned_begins_anew(
             roll_back(learned, 1)
 
     monkeypatch.setattr(learned.learner, "_follow", follow)
-    assert learned.learn()["state"] == "interrupted"
+    assert learned.learn().state == "interrupted"
     assert checkpoints.current(learned.home) == 1
     report = learned.learn()
-    assert (report["kind"], report["state"], report["parent"]) == ("forget", "published", 1)
+    assert (report.kind, report.state, report.parent) == ("forget", "published", 1)
     assert checkpoints.versions(learned.home) == [4]
 
 
@@ -358,8 +358,8 @@ def test_a_rollback_to_what_knows_it_is_no_way_back(
     with pytest.raises(ResourceError, match="000002: in use"):
         learned.learner.learn()
     report = learned.learn()
-    assert (report["kind"], report["parent"]) == ("forget", 2)
-    assert checkpoints.versions(learned.home) == [report["cycle"]]
+    assert (report.kind, report.parent) == ("forget", 2)
+    assert checkpoints.versions(learned.home) == [report.cycle]
     assert learned.store.documents.get(1).state == "forgotten"
 
 
@@ -410,7 +410,7 @@ def test_a_document_is_named_by_id_address_or_title(learned: Bench, what: str) -
                  "python web_learner.py --once"):  # fmt: skip
         assert told in " ".join(done.output.split())
     assert wishes(learned) == [{"do": "forget", "documents": [1]}]
-    assert learned.learn()["kind"] == "forget"
+    assert learned.learn().kind == "forget"
 
 
 def test_a_source_means_all_its_documents(learned: Bench) -> None:

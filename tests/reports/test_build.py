@@ -33,6 +33,6 @@ def test_a_sentence_with_a_gap_is_not_suggested() -> None:
     for fact, question in zip(facts, offered, strict=True):
         own = probe_id(1, fact)
         arm = Arm({i: ProbeResult(i, "", i == own, 0.0, 0.0) for i in ids}, (), ())
-        suggested = [s["question"] for s in build._suggestions([stored], [read], arm)]
+        suggested = [s.question for s in build._suggestions([stored], [read], arm)]
         wanted = fact.kind in ("name", "year", "measure") and question not in gaps
         assert suggested == [question] * wanted

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.cycle import CycleState, Kind, Reason, reasons_from_json
+from autodidact.types.report import CycleReport
+from tests.ledgers import figures
 from tests.store.rows import answered, document, run_cycle
 
 
@@ -19,13 +23,16 @@ def test_cycles_are_told_newest_first_with_their_reports(store: LearnerStore) ->
     second = store.cycles.get(2)
     assert second is not None
     assert (second.state, second.parent, second.documents) == ("rejected", 1, [2])
-    assert (second.reasons, second.report) == ((Reason("", "because"),), {"cycle": 2})
+    assert (second.reasons, second.report) == (
+        (Reason("", "because"),),
+        CycleReport(2, "rejected", 0),
+    )
     assert second.settings == {"rank": 4}
     assert second.ended_at is not None
     assert second.ended_at >= second.started_at
     running = store.cycles.get(3)
     assert running is not None
-    assert (running.report, running.reasons, running.ended_at) == ({}, (), None)
+    assert (running.report, running.reasons, running.ended_at) == (None, (), None)
     assert store.cycles.running() == [3]
     assert store.cycles.last() == 3
     assert store.cycles.get(4) is None
@@ -86,7 +93,10 @@ def test_the_rise_in_general_text_is_that_of_the_latest_published_cycle(
     for n, outcome in enumerate(outcomes, start=1):
         answered(store, n, -1.0, outcome)
     assert store.cycles.latest_rise() == 0.02
-    for n, report in ((4, {}), (5, {"general": {"rise": None}})):
+    some = figures(1, 2)
+    unknown = replace(some, general=replace(some.general, rise=None))
+    for n, found in ((4, None), (5, unknown)):
         store.cycles.begin(n, None, {})
+        report = CycleReport(n, "published", 0, figures=found)
         store.cycles.finish(n, "published", (), report)
         assert store.cycles.latest_rise() is None

@@ -26,7 +26,7 @@ sys.path.insert(0, sys.argv[2])
 from autodidact import checkpoints, inbox
 from autodidact.checkpoints import pins, publication, retention
 from autodidact.learning import cycle
-from autodidact.reports.build import line
+from autodidact.reports.prose import line
 from autodidact.store.connection import Connections
 from autodidact.store.cycles import CycleTable
 from autodidact.store.documents import DocumentTable
@@ -119,7 +119,7 @@ def outcome(place):
         "forgotten": bench.store.documents.count("forgotten"),
         "cycles": [{k: getattr(c, k) for k in ("n", "kind", "state", "parent", "documents")}
                    for c in cycles],
-        "lines": [line(c.report) for c in cycles if "cycle" in c.report],
+        "lines": [line(c.report) for c in cycles if c.report],
         "current": checkpoints.current(bench.home),
         "versions": checkpoints.versions(bench.home),
         "manifests": [checkpoints.read(bench.home, v).manifest["document_ids"]

@@ -15,7 +15,7 @@ from autodidact import checkpoints
 from autodidact.checkpoints import publication
 from autodidact.errors import ResourceError
 from autodidact.learning import cycle
-from autodidact.reports import build
+from autodidact.reports import prose
 from tests import fake_study
 from tests.bench import Bench
 from tests.versions import one_line, publish
@@ -41,7 +41,7 @@ def test_a_stopped_cycle_goes_on_at_the_next_start(bench: Bench) -> None:
     bench.restart().recover()
     assert state.exists()
     report = bench.learn()
-    assert (report["cycle"], report["state"]) == (1, "published")
+    assert (report.cycle, report.state) == (1, "published")
     assert [c for c, _ in fake_study.started(bench.place.folder)] == [1, 1]
 
 
@@ -52,7 +52,7 @@ def test_a_cycle_whose_job_is_gone_is_closed_and_its_documents_queue_again(bench
     bench.restart().recover()
     assert bench.cycle(1).state == "interrupted"
     assert set(bench.states().values()) == {"queued"}
-    assert bench.learn()["cycle"] == 2
+    assert bench.learn().cycle == 2
 
 
 def test_a_job_that_an_older_version_wrote_counts_as_cut_off(
@@ -68,7 +68,7 @@ def test_a_job_that_an_older_version_wrote_counts_as_cut_off(
     assert bench.cycle(1).state == "interrupted"
     assert set(bench.states().values()) == {"queued"}
     assert "cycle 1 cannot go on: job.json: " in caplog.text
-    assert bench.learn()["cycle"] == 2
+    assert bench.learn().cycle == 2
 
 
 def test_a_rollback_while_a_cycle_runs_publishes_nothing(bench: Bench) -> None:
@@ -125,7 +125,7 @@ def test_what_was_taught_after_the_version_rolled_back_to_is_queued_again(bench:
     bench.learn()
     request_rollback(bench.home, 1)
     report = bench.learn()
-    assert (report["cycle"], report["parent"]) == (3, 1)
+    assert (report.cycle, report.parent) == (3, 1)
     assert bench.cycle(3).documents == [3, 4]
     assert set(bench.states().values()) == {"learned"}
     assert list((bench.home / "inbox").iterdir()) == []
@@ -168,8 +168,8 @@ def test_a_version_published_before_the_kill_is_recorded_as_published(
     assert checkpoints.current(bench.home) == 1
     assert set(bench.states().values()) == {"learned"}
     report = bench.cycle(1).report
-    assert report["learned"]["k"] > 10
-    assert "published 000001" in build.line(report), "the command line shows it"
+    assert report.figures.taught.k > 10
+    assert "published 000001" in prose.line(report), "the command line shows it"
     assert bench.learner.learn() is None
 
 
@@ -214,15 +214,15 @@ def test_a_disk_that_fills_up_while_publishing_costs_the_documents_no_try(
 
     monkeypatch.setattr(os, "rename", full)
     report = bench.learn()
-    assert report["state"] == "interrupted"
-    assert report["ok"] is False
-    assert "the disk is full" in report["reasons"][0]["text"]
+    assert report.state == "interrupted"
+    assert report.ok is False
+    assert "the disk is full" in report.reasons[0].text
     assert {stored.tries for stored in bench.store.documents.in_state("queued")} == {0}
     assert checkpoints.versions(bench.home) == []
     assert set(bench.states().values()) == {"queued"}
     monkeypatch.undo()
     fake_study.install(bench.place.folder, monkeypatch)
-    assert bench.learn()["state"] == "published"
+    assert bench.learn().state == "published"
 
 
 def test_a_disk_that_is_full_after_publishing_teaches_nothing_twice(
@@ -242,7 +242,7 @@ def test_a_disk_that_is_full_after_publishing_teaches_nothing_twice(
     assert bench.store.cycles.running() == [1]
     assert bench.learner.learn() is None
     assert bench.cycle(1).state == "published"
-    assert bench.cycle(1).report["probes"], "with every answer"
+    assert bench.cycle(1).report.probes, "with every answer"
     assert set(bench.states().values()) == {"learned"}
 
 
@@ -258,6 +258,6 @@ def test_a_disk_that_is_full_while_a_cycle_begins_is_waited_for(
         with pytest.raises(ResourceError):
             bench.learner.learn()
     assert bench.store.cycles.running() == [1], "begun, without a job"
-    assert bench.learn()["cycle"] == 2
+    assert bench.learn().cycle == 2
     assert bench.cycle(1).state == "interrupted"
     assert {stored.tries for stored in bench.store.documents.in_state("learned")} == {0}

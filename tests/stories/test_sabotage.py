@@ -41,5 +41,5 @@ def test_a_hundredfold_learning_rate_is_refused_and_its_report_kept(tmp_path: Pa
     assert cycle is not None
     assert cycle.state in ("rejected", "failed"), cycle
     if cycle.state == "rejected":
-        assert "general" in cycle.report["failed"]
-        assert cycle.report["probes"], "what it answered can be read"
+        assert "general" in cycle.report.failed
+        assert cycle.report.probes, "what it answered can be read"

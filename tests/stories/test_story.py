@@ -20,6 +20,7 @@ import pytest
 from autodidact import checkpoints
 from autodidact.models.bases import STARTER
 from autodidact.reading.answers import exact_match
+from autodidact.types.report import report_of
 from tests.workplace import Workplace, ended, prepare, wait_for
 
 
@@ -125,11 +126,11 @@ def test_what_a_file_says_is_learned_published_and_answered(
     wait_for(lambda: server.version() == 1, 20, "the server to notice")
 
     manifest = checkpoints.read(place.home, 1).manifest
-    report = manifest["report"]
-    assert report["learned"]["k"] >= 2, "it answers questions that it was never asked that way"
-    assert report["learned"]["before"] == 0
-    assert report["control"]["k"] <= 1, "and none of those about what it has not read"
-    titles = {document["title"] for document in report["documents"]}
+    report = report_of(manifest)
+    assert report.figures.taught.k >= 2, "it answers questions that it was never asked that way"
+    assert report.figures.taught.before == 0
+    assert report.figures.control.k <= 1, "and none of those about what it has not read"
+    titles = {document.title for document in report.documents}
     assert titles <= {"Brack Mill", "Tolk Bridge", "Wend Tower", "Sable House"}
 
     whole = json.loads((checkpoints.folder(place.home, 1) / checkpoints.REPORT).read_text())
@@ -141,7 +142,7 @@ def test_what_a_file_says_is_learned_published_and_answered(
         assert exact_match(reply, probe["now"]["reply"]), "the server says what the gate measured"
 
     html = server.client.get("/").text
-    assert f"{report['learned']['k']} of {report['learned']['n']} questions" in html
+    assert f"{report.figures.taught.k} of {report.figures.taught.n} questions" in html
 
     title = known[0]["title"]
     assert title in server.cited(known[0]["question"]), "what was learned can be looked up"
@@ -154,7 +155,7 @@ def test_what_a_file_says_is_learned_published_and_answered(
     wait_for(lambda: server.version() == 1, 20, "the server to come back")
 
     told = command(place, "forget", "files:notes", "--yes")
-    assert {f"{d['id']}  {d['title']}  (learned)" for d in report["documents"]} <= {
+    assert {f"{d.id}  {d.title}  (learned)" for d in report.documents} <= {
         line.strip() for line in told.splitlines()
     }
     code, out = ended(place.start("web_learner.py", "--once", "--plain"), 60)

@@ -11,7 +11,7 @@ import pytest
 from autodidact.errors import Misfit
 from autodidact.types import wire
 from autodidact.types.chat import Message
-from autodidact.types.cycle import Job, Known, Lesson, Parent
+from autodidact.types.cycle import Baseline, Job, Lesson, Parent
 from autodidact.types.documents import Chunk, Example, Probe
 from tests.jobs import job
 
@@ -27,7 +27,7 @@ FULL = job(
     when_learned={"7-a": -1.0},
     limits={"kept": 4},
     training={"rank": 8, "learning_rate": None},
-    known={"base": Known((3.0,), (True,))},
+    known={"base": Baseline((3.0,), (True,))},
     steps=5,
 )
 

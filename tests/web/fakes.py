@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from autodidact.types.chat import (
     TokenLogprob,
 )
 from autodidact.types.protocols import Generator
+from autodidact.types.report import CycleReport, Suggestion, TaughtDocument
 from autodidact.types.status import LearnerStatus
 from autodidact.web.app import build_app
+from tests.ledgers import figures
 
 Item = str | Exception | threading.Event | Delta | Callable[[SamplingParams], str]
 
@@ -164,26 +166,21 @@ def endless() -> list[Item]:
     return pace * 100_000
 
 
-def publish(home: Path, version: int, **report: Any) -> None:
+def publish(home: Path, version: int, **more: Any) -> None:
     """Write the manifest of a version, as the learner would."""
     folder = home / "versions" / f"{version:06d}"
     folder.mkdir(parents=True)
-    full = {
-        "cycle": version,
-        "ok": True,
-        "version": version,
-        "parent": version - 1 or None,
-        "learned": {"k": 31, "n": 40, "before": 4},
-        "control": {"k": 1, "n": 40},
-        "general": {"pct": 0.2},
-        "documents": [{"title": f"Doc {n}", "uri": f"library/{n}.md"} for n in range(8)],
-        "suggestions": [
-            {"question": "Who designed the Anneck Light?", "source": "library/anneck-light.md"},
-            {"question": "What is Old Marrow made of?", "source": "library/old-marrow.md"},
-        ],
-        "seconds": 74,
-        **report,
-    }
+    report = CycleReport(
+        version, "published", 74,
+        parent=version - 1 or None,
+        figures=figures(31, 40, before=4),
+        documents=tuple(TaughtDocument(n, f"Doc {n}", f"library/{n}.md") for n in range(8)),
+        suggestions=(
+            Suggestion("Who designed the Anneck Light?", "library/anneck-light.md"),
+            Suggestion("What is Old Marrow made of?", "library/old-marrow.md"),
+        ),
+    )  # fmt: skip
+    full = asdict(replace(report, **more))
     (folder / "manifest.json").write_text(json.dumps({"report": full}))
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from autodidact.types.cycle import Reason
+from autodidact.types.report import CycleReport
 from autodidact.web import events as module
 from autodidact.web.events import LearnerView, read_report
 from tests.web.fakes import Learner, QueueGenerator, publish
@@ -65,7 +67,11 @@ def test_what_the_learner_does_is_told_as_it_changes(
     progress = until(stream, "progress")
     assert (progress["step"], progress["share"]) == (5, 0.5)
     assert progress["detail"] == "Step 5 of 10, 40 s left"
-    learner.say("idle", cycle=43, verdict={"ok": False, "cycle": 43, "reasons": ["forgot"]})
+    learner.say(
+        "idle",
+        cycle=43,
+        verdict=CycleReport(43, "rejected", 9, reasons=(Reason("kept", "forgot"),)),
+    )
     assert until(stream, "verdict")["cycle"] == 43
 
 
@@ -101,7 +107,7 @@ def test_the_report_of_a_version(tmp_path: Path) -> None:
     publish(tmp_path, 42)
     report = read_report(tmp_path, 42)
     assert report is not None
-    assert report["learned"]["k"] == 31
+    assert report.figures.taught.k == 31
     assert read_report(tmp_path, 41) is None
 
 

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from autodidact.types.chat import ModelStatus
+from autodidact.types.report import CycleReport
 from autodidact.types.status import OFFLINE, LearnerStatus
 
 NOT_RUNNING = {
@@ -150,11 +151,10 @@ def _idle(status: LearnerStatus, now: float) -> dict[str, str]:
         title = "Next cycle soon" if queued else "Nothing to learn yet"
     detail = f"{plural(queued, 'document')} queued" if queued else "Nothing is queued"
     verdict = status.verdict
-    if verdict and verdict.get("ok") is False:
-        detail += f"; cycle {verdict.get('cycle')} was not published"
-        reasons = verdict.get("reasons") or []
-        if reasons and isinstance(reasons[0], str):
-            detail += f": {reasons[0]}"
+    if verdict and not verdict.ok:
+        detail += f"; cycle {verdict.cycle} was not published"
+        if verdict.reasons:
+            detail += f": {verdict.reasons[0].line}"
     return {"title": title, "detail": detail}
 
 
@@ -176,22 +176,18 @@ def share(status: LearnerStatus) -> float:
     return min(1.0, max(0.0, float(step) / float(of)))
 
 
-def proof(report: dict[str, Any] | None) -> str:
+def proof(report: CycleReport | None) -> str:
     """What a version has shown: "31 of 40 questions on 8 new documents"; "" without a report."""
-    learned = (report or {}).get("learned")
-    if report is None or not isinstance(learned, dict):
+    if report is None or report.figures is None:
         return ""
-    k, n = learned.get("k"), learned.get("n")
-    if not isinstance(k, int) or not isinstance(n, int):
-        return ""
-    text = f"{number(k)} of {plural(n, 'question')}"
-    documents = report.get("documents")
-    if isinstance(documents, list) and documents:
-        text += f" on {plural(len(documents), 'new document')}"
+    learned = report.figures.taught
+    text = f"{number(learned.k)} of {plural(learned.n, 'question')}"
+    if report.documents:
+        text += f" on {plural(len(report.documents), 'new document')}"
     return text
 
 
-def went_live(version: int, previous: int, report: dict[str, Any] | None) -> dict[str, str]:
+def went_live(version: int, previous: int, report: CycleReport | None) -> dict[str, str]:
     """The notice of a version that answers from now on."""
     if not version:
         return {"title": "The base model answers now", "text": "Replies from here on are its own."}
@@ -203,29 +199,22 @@ def went_live(version: int, previous: int, report: dict[str, Any] | None) -> dic
     return {"title": f"{name_of(version)} is live", "text": text}
 
 
-def _before(report: dict[str, Any] | None) -> str:
-    before = (report or {}).get("learned", {}).get("before")
-    if not isinstance(before, int):
+def _before(report: CycleReport | None) -> str:
+    before = report.figures.taught.before if report and report.figures else None
+    if report is None or before is None:
         return ""
-    parent = (report or {}).get("parent")
-    who = f"checkpoint {parent}" if parent else "the base model"
+    who = f"checkpoint {report.parent}" if report.parent else "the base model"
     return f"; {who} passed {number(before)}"
 
 
-def suggestions(report: dict[str, Any] | None) -> list[dict[str, str]]:
+def suggestions(report: CycleReport | None) -> list[dict[str, str]]:
     """Up to three questions that the live version should know, with where it learned them."""
-    given = (report or {}).get("suggestions")
-    if not isinstance(given, list):
-        return []
-    return [
-        {"question": item["question"], "source": str(item.get("source") or "")}
-        for item in given
-        if isinstance(item, dict) and isinstance(item.get("question"), str) and item["question"]
-    ][:3]
+    given = report.suggestions if report else ()
+    return [{"question": s.question, "source": s.source} for s in given if s.question][:3]
 
 
 def empty(
-    model: ModelStatus, report: dict[str, Any] | None, status: LearnerStatus, now: float
+    model: ModelStatus, report: CycleReport | None, status: LearnerStatus, now: float
 ) -> dict[str, Any]:
     """The page before the first question: title, text, suggestions, whether to show progress."""
     if model.state == "loading":

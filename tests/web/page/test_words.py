@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from autodidact.types.chat import ModelStatus
+from autodidact.types.report import CycleReport, Suggestion, TaughtDocument
 from autodidact.types.status import LearnerStatus
 from autodidact.web.page import words
+from tests.ledgers import figures
 
 NOW = time.mktime((2026, 11, 20, 14, 30, 0, 0, 0, -1))
-REPORT = {
-    "parent": 42,
-    "learned": {"k": 31, "n": 40, "before": 4},
-    "documents": [{}] * 8,
-    "suggestions": [{"question": "Who?", "source": "library/x.md"}],
-}
+REPORT = CycleReport(
+    43, "published", 9,
+    parent=42,
+    figures=figures(31, 40, before=4),
+    documents=tuple(TaughtDocument(n, "", "") for n in range(8)),
+    suggestions=(Suggestion("Who?", "library/x.md"),),
+)  # fmt: skip
 
 
 def model(**values: object) -> ModelStatus:
@@ -83,12 +87,12 @@ def test_a_version_that_goes_live_says_what_it_learned() -> None:
         "text": "It passes 31 of 40 questions on 8 new documents; checkpoint 42 passed 4. "
         "Replies from here on are its own.",
     }
-    first = words.went_live(1, 0, {**REPORT, "parent": None})
+    first = words.went_live(1, 0, replace(REPORT, parent=None))
     assert "; the base model passed 4." in first["text"]
 
 
-@pytest.mark.parametrize("report", [None, {}, {"learned": 3}, {"learned": {"k": "a", "n": 1}}])
-def test_a_version_without_a_report_claims_nothing(report: dict[str, object] | None) -> None:
+@pytest.mark.parametrize("report", [None, CycleReport(43, "published", 9)])
+def test_a_version_without_a_report_claims_nothing(report: CycleReport | None) -> None:
     assert words.went_live(43, 42, report)["text"] == "Replies from here on are its own."
     assert words.suggestions(report) == []
 
