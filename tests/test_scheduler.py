@@ -12,11 +12,12 @@ import pytest
 
 from autodidact.errors import CheckpointError, ResourceError
 from autodidact.settings import ScheduleSettings
+from autodidact.types.report import CycleReport
 from scheduler import Timetable
 from tests.workplace import wait_for
 
 Answer = dict[str, Any] | Exception | Callable[[], Any] | None
-DONE: dict[str, Any] = {"state": "published", "cycle": 1}
+DONE = CycleReport(1, "published", 9)
 RARELY = ScheduleSettings(fetch_minutes=60, learn_minutes=60)
 OFTEN = ScheduleSettings(fetch_minutes=60, learn_minutes=0.001)
 
@@ -56,10 +57,10 @@ class ListReporter:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        self.verdicts: list[dict[str, Any]] = []
+        self.verdicts: list[CycleReport] = []
         self.idles: list[dict[str, Any]] = []
 
-    def verdict(self, report: dict[str, Any]) -> None:
+    def verdict(self, report: CycleReport) -> None:
         self.verdicts.append(report)
 
     def idle(self, **more: Any) -> None:
@@ -106,7 +107,7 @@ def test_it_fetches_at_once_and_learns_as_soon_as_that_is_done() -> None:
 
 
 def test_after_a_failed_cycle_it_waits_for_the_next_time() -> None:
-    failed = {"state": "failed"}
+    failed = CycleReport(1, "failed", 9)
     run = Run(QueueLearner(failed, DONE))
     run.until(lambda: run.reporter.verdicts, "the verdict")
     run.until(lambda: len(run.reporter.idles) == 2, "to be idle")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
@@ -41,6 +42,10 @@ def build(
     """All but the state, which is known only once it is published or not: it says interrupted until
     then. The last look counts."""
     last = looks[-1]
+    figures = last.figures
+    if figures is not None:  # the gate asks less of what forgets: it counts none of these
+        kept = gate.counts(job.probes, arms["parent"], arms["candidate"], "kept")
+        figures = replace(figures, kept=kept)
     titles = {stored.id: stored.document.title for stored in documents}
     return CycleReport(
         cycle=job.cycle,
@@ -51,7 +56,7 @@ def build(
         parent=job.parent.version if job.parent else None,
         base=about_base(job),
         documents=tuple(TaughtDocument(d.id, d.document.title, d.document.uri) for d in documents),
-        figures=last.figures,
+        figures=figures,
         rules=last.rules,
         step=last.step,
         looks=tuple(looks),

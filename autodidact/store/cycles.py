@@ -142,7 +142,7 @@ class CycleTable:
     def latest_rise(self) -> float | None:
         """Mean rise in general NLL over the base of the latest published cycle, in nats a token."""
         row = self._db.read().conn.execute(
-            "SELECT n, report FROM cycles WHERE state = 'published' ORDER BY n DESC LIMIT 1"
+            "SELECT n, state, report FROM cycles WHERE state = 'published' ORDER BY n DESC LIMIT 1"
         ).fetchone()  # fmt: skip
         report = _report(row) if row else None
         return report.figures.general.rise if report and report.figures else None
@@ -166,8 +166,11 @@ def _stored(row: Mapping[str, Any]) -> StoredCycle:
 def _report(row: Mapping[str, Any]) -> CycleReport | None:
     """None where there is none, or where it makes no sense to this version."""
     stored = json.loads(row["report"] or "{}")
+    if not stored:
+        return None
+    whole = {"cycle": row["n"], "state": row["state"], "seconds": 0, **stored}
     try:
-        return report_from_json(stored, f"the report of cycle {row['n']}") if stored else None
+        return report_from_json(whole, f"the report of cycle {row['n']}")
     except Misfit as error:
         log.warning("%s", error)
         return None

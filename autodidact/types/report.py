@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from autodidact.errors import Misfit
 from autodidact.types import wire
 from autodidact.types.cycle import (
+    ChatForm,
     Count,
     CycleState,
     Figures,
+    GeneralNll,
     Kind,
+    MarginRise,
     ProbeResult,
     Reason,
     RuleResult,
@@ -144,28 +146,44 @@ _FIGURES = ("unseen", "control", "kept", "margin", "general", "chat")
 def report_from_json(stored: Any, where: str) -> CycleReport:
     """A report as it is stored, by this version or an earlier one. Raises Misfit."""
     if isinstance(stored, dict) and "figures" not in stored:
-        stored = _converted(stored)
+        try:
+            stored = _converted(stored)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Misfit(f"{where}: no report: {error!r}") from error
     return wire.from_json(CycleReport, json.dumps(stored), where)
 
 
-def report_of(manifest: Mapping[str, Any]) -> CycleReport | None:
+def report_of(manifest: Any) -> CycleReport | None:
     """The report that a manifest holds; None without one that makes sense."""
+    if not isinstance(manifest, dict):
+        return None
     try:
-        return report_from_json(manifest["report"], "the manifest's report")
-    except (KeyError, TypeError, ValueError, RecursionError, Misfit):
+        return report_from_json(manifest.get("report"), "the manifest's report")
+    except Misfit:
         return None
 
 
+# Reports of versions before this one: figures stood among the other keys, and λ was called so -----
+
+_NONE = Count(0, 0, 0)
+_NOT_MEASURED = Figures(
+    _NONE,
+    _NONE,
+    _NONE,
+    _NONE,
+    MarginRise(None, None, None, 0),
+    GeneralNll(None, None, None, None, 0.0, None, 0),
+    ChatForm(_NONE, _NONE, _NONE),
+)
+_GONE = ("ok", "version", "failed", "learned", "lambda", "started_at")
+_FIGURES = ("unseen", "control", "kept", "margin", "general", "chat")
+
+
 def _converted(old: dict[str, Any]) -> dict[str, Any]:
-    """A report of the time when figures stood among the other keys, and λ was called so."""
-    new = {
-        key: value
-        for key, value in old.items()
-        if key not in ("ok", "version", "failed", "learned", "lambda", "started_at", *_FIGURES)
-    }
+    new = {key: value for key, value in old.items() if key not in (*_GONE, *_FIGURES)}
     new["reasons"] = _reasons(old)
     new["step"] = old.get("lambda")
-    new["figures"] = _figures({**old, "taught": old.get("learned") or asdict(Count(0, 0, 0))})
+    new["figures"] = _figures({**old, "taught": old.get("learned")})
     new["looks"] = [
         {
             "step": look["lambda"],
@@ -180,12 +198,13 @@ def _converted(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reasons(old: dict[str, Any]) -> list[dict[str, str]]:
-    found = reasons_from_json(old.get("reasons"))
-    return [{"rule": reason.rule, "text": reason.text} for reason in found]
+    return [asdict(reason) for reason in reasons_from_json(old.get("reasons"))]
 
 
 def _figures(old: dict[str, Any]) -> dict[str, Any] | None:
-    """None where nothing was measured."""
+    """None where nothing was measured. The first versions knew fewer figures."""
     if not old.get("general"):
         return None
-    return {key: old[key] for key in ("taught", *_FIGURES)}
+    return {
+        key: {**nothing, **(old.get(key) or {})} for key, nothing in asdict(_NOT_MEASURED).items()
+    }

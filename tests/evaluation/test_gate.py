@@ -158,8 +158,8 @@ def test_more_looks_ask_for_wider_bounds() -> None:
     assert LIMITS.level == pytest.approx(1 - 0.05 / 3)
     one = decide(limits=replace(LIMITS, looks=1)).figures.margin
     three = decide().figures.margin
-    assert (one["value"], one["stderr"]) == (three["value"], three["stderr"])
-    assert one["lower"] > three["lower"]
+    assert (one.value, one.stderr) == (three.value, three.stderr)
+    assert one.lower > three.lower
 
 
 # Learned ----------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_what_was_learned_stays_learned_when_the_rules_change(
     [found] = bench.store.material.findings([learned])
     assert {probe_id(learned, fact) for fact in found.facts} >= facts
     report = bench.learn()
-    assert {p["id"] for p in report.probes if p["split"] == "kept"} == facts
+    assert {p.id for p in report.probes if p.split == "kept"} == facts
 
 
 def test_new_documents_are_read_while_they_come(bench: Bench) -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.cycle import CycleState, Kind, Reason
 from autodidact.types.documents import Document, Probe
+from autodidact.types.report import CycleReport
+from tests.ledgers import figures
 
 
 def document(number: int, text: str = "", source: str = "notes") -> Document:
@@ -36,7 +38,7 @@ def state(store: LearnerStore, document_id: int) -> str:
 def run_cycle(store: LearnerStore, n: int, documents: list[int], outcome: CycleState) -> None:
     store.cycles.begin(n, n - 1 or None, {"rank": 4})
     store.cycles.study(n, documents)
-    store.cycles.finish(n, outcome, (Reason("", "because"),), {"cycle": n})
+    store.cycles.finish(n, outcome, (Reason("", "because"),), CycleReport(n, outcome, 0))
 
 
 def answered(
@@ -50,4 +52,6 @@ def answered(
            "correct": 0, "margin": 0.0}  # fmt: skip
     store.probes.record(n, "parent", [{**row, "logprob": -9.0}])
     store.probes.record(n, "candidate", [{**row, "logprob": logprob}])
-    store.cycles.finish(n, outcome, (), {"general": {"rise": n / 100}})
+    some = figures(0, 1)
+    rise = replace(some, general=replace(some.general, rise=n / 100))
+    store.cycles.finish(n, outcome, (), CycleReport(n, outcome, 0, figures=rise))

@@ -16,6 +16,7 @@ from autodidact.checkpoints import publication
 from autodidact.errors import ResourceError
 from autodidact.learning import cycle
 from autodidact.reports import prose
+from autodidact.types.report import CycleReport
 from tests import fake_study
 from tests.bench import Bench
 from tests.versions import one_line, publish
@@ -76,15 +77,15 @@ def test_a_rollback_while_a_cycle_runs_publishes_nothing(bench: Bench) -> None:
     bench.learner.fetch()
     bench.learn()
     bench.script([*fake_study.GOOD[:-1], "save:9", f"wait:{bench.place.folder / 'go'}", "done"])
-    seen: list[dict[str, Any]] = []
+    seen: list[CycleReport] = []
     runner = threading.Thread(target=lambda: seen.append(bench.learn()))
     runner.start()
     wait_for((checkpoints.staging(bench.home, 2) / "resume").exists, 30, "the measurements")
     checkpoints.roll_back(bench.home)
     (bench.place.folder / "go").touch()
     runner.join()
-    assert seen[0]["state"] == "interrupted"
-    assert "rolled back" in seen[0]["reasons"][0]["text"]
+    assert seen[0].state == "interrupted"
+    assert "rolled back" in seen[0].reasons[0].text
     assert checkpoints.current(bench.home) == 0
     assert checkpoints.versions(bench.home) == [1]
     queued = bench.store.documents.in_state("queued")

@@ -149,7 +149,8 @@ def test_a_cycle_that_was_not_judged_has_a_page(
 
 
 def test_a_cycle_that_forgets_says_what_is_left(client: httpx.Client, store: LearnerStore) -> None:
-    arms = {"base": {"k": 0}, "parent": {"k": 4}, "candidate": {"k": 1}}
+    arms = {arm: {"k": k, "margin": 0.5} for arm, k in
+            (("base", 0), ("parent", 4), ("candidate", 1))}  # fmt: skip
     run_cycle(store, 1, [], report=full_report(1, kind="forget", forgotten={"n": 5, **arms}))
     html = client.get("/learning/cycles/1").text
     assert "1 of 5 of its questions still pass, 4 before." in html
@@ -190,7 +191,7 @@ def test_what_comes_from_outside_is_only_text(client: httpx.Client, store: Learn
         document,
         documents=[{"id": document, "title": ATTACK, "uri": f"javascript:{ATTACK}"}],
         probes=[probe, asked("bell", "kept", 1, True, False, title=ATTACK)],
-        base={"name": ATTACK, "sha256": ATTACK},
+        base={"name": ATTACK, "revision": ATTACK, "sha256": ATTACK},
         looks=[{"lambda": 1.0, "ok": False, "reasons": [ATTACK]}],
     )
     run_cycle(store, 1, [document], report=report, results={"taught": {document: (1, 2)}})

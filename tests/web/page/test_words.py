@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from autodidact.types.chat import ModelStatus
+from autodidact.types.cycle import Reason
 from autodidact.types.report import CycleReport, Suggestion, TaughtDocument
 from autodidact.types.status import LearnerStatus
 from autodidact.web.page import words
@@ -57,7 +58,9 @@ def model(**values: object) -> ModelStatus:
             {
                 "state": "idle",
                 "queued": 2,
-                "verdict": {"ok": False, "cycle": 44, "reasons": ["it forgot too much"]},
+                "verdict": CycleReport(
+                    44, "rejected", 9, reasons=(Reason("", "it forgot too much"),)
+                ),
             },
             "Next cycle soon",
             "2 documents queued; cycle 44 was not published: it forgot too much",
