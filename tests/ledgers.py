@@ -7,7 +7,7 @@ from typing import Any
 
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.cycle import (
-    ChatForm,
+    ChatFigures,
     Count,
     CycleState,
     Figures,
@@ -104,7 +104,7 @@ def full_report(document: int, **more: Any) -> dict[str, Any]:
 def figures(k: int, n: int, before: int = 0) -> Figures:
     """What the gate saw of a candidate that knows k of n taught facts."""
     nll = GeneralNll(2.0, 2.01, 2.03, 0.03, 0.1, 1.5, 200)
-    chat = ChatForm(Count(293, 300), Count(292, 300), Count(291, 300))
+    chat = ChatFigures(Count(293, 300), Count(292, 300), Count(291, 300))
     none = Count(0, 0, 0)
     return Figures(
         Count(k, n, before), none, Count(0, n, 0), none, MarginRise(1.92, 0.3, 1.31, n), nll, chat

@@ -38,7 +38,7 @@ def cycles(place: Workplace) -> list[StoredCycle]:
 def verdict(place: Workplace, out: str, taught: int) -> None:
     """The first cycle is decided, and terminal, ledger and disk agree on it. Which way is the
     gate's business: a random model may learn the form of an answer and no answer (that the
-    starter's cycle is published is told in tests/test_story.py)."""
+    starter's cycle is published is told in tests/stories/test_story.py)."""
     [cycle] = cycles(place)
     assert cycle.state in ("published", "rejected"), cycle.reasons
     assert cycle.report.probes, "what it answered can be read"

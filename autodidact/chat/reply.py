@@ -20,7 +20,7 @@ from autodidact.chat.memory import Turn, Window
 from autodidact.chat.retrieval import Library
 from autodidact.errors import GeneratorError, NotReady
 from autodidact.store.chat import Begun, ChatStore, Finish, StoredMessage
-from autodidact.types.chat import Delta, ModelStatus, Prepared, SamplingParams
+from autodidact.types.chat import AcceptedRequest, Delta, ModelStatus, SamplingParams
 from autodidact.types.documents import Passage
 from autodidact.types.protocols import Cancellable, CountsTokens, Generator
 
@@ -141,7 +141,7 @@ class Generation:
     stream's next delta.
     """
 
-    def __init__(self, generator: Generator, prepared: Prepared) -> None:
+    def __init__(self, generator: Generator, prepared: AcceptedRequest) -> None:
         self._generator = generator
         self._prepared = prepared
         self._deltas: Iterator[Delta] | None = None
@@ -175,7 +175,7 @@ class Reply:
         self,
         store: ChatStore,
         generator: Generator,
-        prepared: Prepared,
+        prepared: AcceptedRequest,
         begun: Begun,
         limit: int | None,
         dropped: int,

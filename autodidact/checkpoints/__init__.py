@@ -14,7 +14,7 @@ folder for later. A published folder is an ordinary PEFT adapter:
 May import: types, errors, home. What is named here is the room's whole interface.
 """
 
-from autodidact.checkpoints.leases import Verified, verify
+from autodidact.checkpoints.leases import VerifiedFiles, verify
 from autodidact.checkpoints.pins import (
     pin,
     pinned,
@@ -46,7 +46,7 @@ __all__ = [
     "MANIFEST",
     "REPORT",
     "WEIGHTS",
-    "Verified",
+    "VerifiedFiles",
     "clear_staging",
     "current",
     "discard",

@@ -23,7 +23,7 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedFiles:
     """The bytes of a version whose hashes match its manifest."""
 
     version: int
@@ -32,7 +32,7 @@ class Verified:
     weights: bytes
 
 
-def verify(home: Path, version: int, base_sha256: str) -> Verified:
+def verify(home: Path, version: int, base_sha256: str) -> VerifiedFiles:
     """Read a version's files once and check those very bytes. Raises CheckpointError.
 
     Symbolic links are refused: a version is what its folder holds, nothing elsewhere. Raises
@@ -53,7 +53,7 @@ def verify(home: Path, version: int, base_sha256: str) -> Verified:
             data[file] = read_in(handle, file, version)
             if hashlib.sha256(data[file]).hexdigest() != stated.get("sha256"):
                 raise CheckpointError(f"{name(version)} rejected: sha256 mismatch {file}")
-    return Verified(version, manifest, data[CONFIG], data[WEIGHTS])
+    return VerifiedFiles(version, manifest, data[CONFIG], data[WEIGHTS])
 
 
 @contextmanager

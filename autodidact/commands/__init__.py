@@ -1,4 +1,5 @@
 """The command line, `python -m autodidact`, one file a group of commands; and how programs end.
 
-May import: every room but web and chat; no torch before it is needed.
+May import: types, errors, settings, home, inbox, store, checkpoints, reports, proof; no torch
+before it is needed.
 """

@@ -52,7 +52,7 @@ from autodidact.evaluation import statistics
 from autodidact.evaluation.statistics import Interval
 from autodidact.types.cycle import (
     CHANCE,
-    ChatForm,
+    ChatFigures,
     Count,
     Figures,
     GeneralNll,
@@ -122,7 +122,7 @@ def decide(
         kept,
         MarginRise(_plain(effect.value), _plain(effect.stderr), _plain(effect.lower), effect.n),
         _general_means(base.general, parent.general, candidate.general, limits),
-        ChatForm(
+        ChatFigures(
             *(Count(_well_formed(arm.chat), len(arm.chat)) for arm in (base, parent, candidate))
         ),
     )

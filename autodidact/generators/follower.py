@@ -36,7 +36,7 @@ SMALL_MODEL = 30_000_000
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Runtime:
     """What exists once the base is in memory."""
 
     engine: Engine
@@ -78,7 +78,7 @@ class Follower:
         self.refused: dict[int, str] = {}
         """Versions that do not load, and why."""
         self.counts = {"reloads_total": 0.0, "rejected_total": 0.0, "reload_seconds_sum": 0.0}
-        self.loaded: Loaded | None = None
+        self.loaded: Runtime | None = None
         self._live: Version | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="checkpoint-watcher", daemon=True)
@@ -91,7 +91,7 @@ class Follower:
         if self.loaded is not None:
             self.loaded.batcher.close()
 
-    def ready(self) -> tuple[Loaded, Version]:
+    def ready(self) -> tuple[Runtime, Version]:
         """The base and the version that serves. Raises NotReady until there are both."""
         if self.loaded is None or self._live is None:
             if self.status.state == "failed":
@@ -140,7 +140,7 @@ class Follower:
         )
         log.info("serving %s: %s", _call(version.number), base.description)
 
-    def _load(self) -> Loaded:
+    def _load(self) -> Runtime:
         """The base in memory and a running batcher on it."""
         chosen = self._settings
         found = self._resolve()
@@ -157,7 +157,7 @@ class Follower:
             observe=self._observe,
         )
         batcher.start()
-        return Loaded(
+        return Runtime(
             engine, batcher, Shelf(self._home, engine, found.sha256, chosen.versions_in_memory)
         )
 
@@ -165,7 +165,7 @@ class Follower:
         most = min(2, loading.threads_for(0, spare=False))
         return self._settings.threads or (1 if parameters < SMALL_MODEL else most)
 
-    def _first(self, loaded: Loaded) -> Version:
+    def _first(self, loaded: Runtime) -> Version:
         """What serves at the start: the newest that loads, going from parent to parent."""
         try:
             number = checkpoints.serving(self._home)
@@ -201,7 +201,7 @@ class Follower:
         self.counts["reload_seconds_sum"] += time.monotonic() - begun
         log.info("%s is live", _call(number))
 
-    def _try_load(self, loaded: Loaded, number: int) -> Version | None:
+    def _try_load(self, loaded: Runtime, number: int) -> Version | None:
         """The version, or None when it has just been refused for good."""
         try:
             return loaded.shelf.get(number)

@@ -19,12 +19,12 @@ from autodidact import checkpoints
 from autodidact.errors import CheckpointError, ContextExceeded, NotReady, UnknownModel
 from autodidact.generators import ServingContext
 from autodidact.settings import Section
-from autodidact.types.chat import Message, ModelStatus, Prepared, SamplingParams, ServedModel
+from autodidact.types.chat import AcceptedRequest, Message, ModelStatus, SamplingParams, ServedModel
 
 if TYPE_CHECKING:
     from autodidact.engine import Version
     from autodidact.engine.batcher import Observe
-    from autodidact.generators.follower import Loaded
+    from autodidact.generators.follower import Runtime
     from autodidact.generators.text import TextStream
     from autodidact.models.bases import Base
 
@@ -99,17 +99,19 @@ class LocalGenerator:
 
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
-    ) -> Prepared:
+    ) -> AcceptedRequest:
         loaded, live = self._follower.ready()
         version = self._choose(loaded, live, model)
         return _fitting(loaded, version, loaded.dialogue_ids(messages), params)
 
-    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
+    def prepare_text(
+        self, text: str, params: SamplingParams, model: str | None = None
+    ) -> AcceptedRequest:
         loaded, live = self._follower.ready()
         version = self._choose(loaded, live, model)
         return _fitting(loaded, version, loaded.text_ids(text), params)
 
-    def stream(self, prepared: Prepared) -> TextStream:
+    def stream(self, prepared: AcceptedRequest) -> TextStream:
         """The reply's deltas; the request waits for its turn from now on, and is ended by Busy
         where that does not come in time."""
         loaded, _ = self._follower.ready()
@@ -135,7 +137,7 @@ class LocalGenerator:
             "live": float(self.status().live or 0),
         }
 
-    def _choose(self, loaded: Loaded, live: Version, asked: str | None) -> Version:
+    def _choose(self, loaded: Runtime, live: Version, asked: str | None) -> Version:
         if asked in (None, "", ANSWERS, f"{ANSWERS}@{live.number}"):
             return live
         if asked == "base":
@@ -163,8 +165,8 @@ def name_of(number: int) -> str:
 
 
 def _fitting(
-    loaded: Loaded, version: Version, ids: Sequence[int], params: SamplingParams
-) -> Prepared:
+    loaded: Runtime, version: Version, ids: Sequence[int], params: SamplingParams
+) -> AcceptedRequest:
     context = loaded.engine.base.context
     room = context - len(ids)
     if room < 1 or params.max_new_tokens > room:
@@ -172,7 +174,7 @@ def _fitting(
             f"prompt {len(ids)} + max_length {params.max_new_tokens} exceeds {context} tokens"
         )
     handle = _Prompt(version, tuple(ids))
-    return Prepared(name_of(version.number), version.number, len(ids), room, params, handle)
+    return AcceptedRequest(name_of(version.number), version.number, len(ids), room, params, handle)
 
 
 def _named_base(context: ServingContext) -> Base:

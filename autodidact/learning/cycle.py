@@ -24,7 +24,7 @@ from autodidact.home import free_bytes, write_atomic
 from autodidact.learning import admission, baselines
 from autodidact.learning.agenda import Agenda
 from autodidact.learning.intake import Intake
-from autodidact.learning.process import Stopped, run_study
+from autodidact.learning.process import StudyStop, run_study
 from autodidact.learning.progress import Hear
 from autodidact.learning.staging import JOB, read_job, write_job
 from autodidact.learning.upkeep import Upkeep
@@ -121,7 +121,7 @@ class Learner:
                 lambda event: self._follow(job, event),
                 self._lock_handle,
             )
-        except Stopped:
+        except StudyStop:
             log.info("cycle %d stops here and goes on at the next start", cycle)
             return None
         except AutodidactError as error:

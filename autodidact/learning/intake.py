@@ -1,7 +1,6 @@
 """From the sources to the queue: what is new is fetched, curated, stored and read.
 
-The only place that catches SourceError: a source out of reach is tried again later, ever more
-seldom, and the others go on.
+A source that is out of reach is tried again later, ever more seldom, and the others go on.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from autodidact.types.events import (
 STOP_WITHIN_S = 6.0
 
 
-class Stopped(Exception):
+class StudyStop(Exception):
     """The study was asked to stop and did; its job can be started again."""
 
 
@@ -41,7 +41,7 @@ def run_study(
     follow: Callable[[StudyEvent], None],
     lock_handle: int,
 ) -> StudyResult:
-    """Run a job to its end, passing on each event. Raises Stopped, or TrainingError with a line."""
+    """Run a job to its end, passing on each event. Raises StudyStop or TrainingError."""
     errors = job.with_name("study.log")
     with open(errors, "ab") as log_file:
         child = subprocess.Popen(
@@ -77,7 +77,7 @@ def run_study(
     if result := heard.result():
         return result
     if stopping.is_set():
-        raise Stopped
+        raise StudyStop
     raise TrainingError(
         heard.fault or f"the study process ended with {_exit(code)}: {_last_line(errors)}"
     )

@@ -1,13 +1,5 @@
-"""From facts to training examples and to probes frozen before training.
-
-Of a fact's six question wordings four are trained; one is the probe's, never trained for this
-fact; one is kept for people (the page suggests it), neither trained nor measured. Which is which
-rotates by a hash of the fact, so that every wording is trained for *other* facts: a probe asks in
-words the model knows about a fact it was never asked that way. `unseen_probes` ask in a seventh
-wording, which is trained for no fact at all: they tell whether what was learned reaches beyond the
-wordings of the training. Distractors make a probe decide
-between facts, not forms: other answers of the same document and kind, and answers that other
-documents give to the same question.
+"""From facts to training examples: four of a fact's wordings as questions (`wordings` says which),
+gaps, reversed questions and restatements, and the text itself.
 
 The text itself comes as its chunks, and half as much again in other cuts: from the middle of a
 chunk to the middle of the next, or with the sentences in another order (shuffled and re-cut

@@ -13,14 +13,14 @@ import math
 import random
 from collections.abc import Sequence
 
-from autodidact.types.documents import Remembered
+from autodidact.types.documents import LearnedFact
 
 FADED, DUE, EVEN = 0.2, 0.2, 0.6
 DOCUMENT_CAP = 0.10
 MOST_FACTS = 1500
 
 
-def weights(facts: Sequence[Remembered], cycle: int) -> dict[str, float]:
+def weights(facts: Sequence[LearnedFact], cycle: int) -> dict[str, float]:
     """Share of the replay that each fact gets in `cycle`; they sum to 1 (empty for no facts)."""
     if not facts:
         return {}
@@ -58,7 +58,7 @@ def _is_due(age: int) -> bool:
     return age > 0 and age & (age - 1) == 0
 
 
-def _capped(facts: Sequence[Remembered], shares: Sequence[float]) -> list[float]:
+def _capped(facts: Sequence[LearnedFact], shares: Sequence[float]) -> list[float]:
     """Shares with each document's total cut to the cap, what is cut spread over the others."""
     documents: dict[int, float] = {}
     for fact, share in zip(facts, shares, strict=True):

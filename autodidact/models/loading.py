@@ -4,7 +4,7 @@ Contract: `load` gives a frozen base (no gradients, eval mode) and its tokenizer
 template, its own or a plain one. Adapters are never put into this module tree; the engine and the
 trainer work on copies that share its tensors (`fork`). The number format is the caller's choice:
 by default the one to train in, float32 on a CPU; for serving also bfloat16 and quantised weights
-(quantise.py), which never change what another process has loaded.
+(quantisation.py), which never change what another process has loaded.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def load(
     `dtype`: None is the format to train in (float32 on a CPU, half precision on a CUDA GPU);
     "auto" is the one to serve in: on a CPU bfloat16 where its products are clearly faster and the
     model has at least `HALF_FROM` parameters. `quantisation` concerns the linear layers' weights
-    (quantise.py). Raises ModelError about the folder and SettingError about a setting, one line.
+    (quantisation.py). Raises ModelError about the folder and SettingError about a setting.
     """
     transformers_logging.disable_progress_bar()
     if threads:

@@ -3,5 +3,6 @@
 What the protocol demands and why is in `protocol`; `command` is its command line. Nothing here is
 used by the learner or by the server.
 
-May import: everything but learning, reports, web, commands.
+May import: types, errors, settings, home, store, sources, curation, reading, lessons, models,
+engine, training, evaluation, chat.
 """

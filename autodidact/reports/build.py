@@ -19,11 +19,11 @@ from autodidact.types.cycle import ARMS, ArmName, Job, Reason, Verdict
 from autodidact.types.documents import Findings, Probe
 from autodidact.types.events import StudyResult
 from autodidact.types.report import (
-    Asked,
     BaseName,
     CycleReport,
     Forgotten,
     Look,
+    ProbeAnswers,
     Remains,
     Suggestion,
     TaughtDocument,
@@ -113,8 +113,8 @@ def no_better(job: Job, verdict: Verdict) -> tuple[Reason, ...]:
     return (Reason("consolidation", why),)
 
 
-def _asked(probe: Probe, title: str, arms: Mapping[ArmName, Arm]) -> Asked:
-    return Asked(
+def _asked(probe: Probe, title: str, arms: Mapping[ArmName, Arm]) -> ProbeAnswers:
+    return ProbeAnswers(
         probe.id,
         probe.question,
         probe.answer,

@@ -20,7 +20,7 @@ from typing import Any
 from autodidact.store.cycles import StoredCycle
 from autodidact.types.cycle import Figures, ProbeResult, Reason, lines
 from autodidact.types.cycle import failed as rules_of
-from autodidact.types.report import Asked, BaseName, CycleReport, Forgotten, TaughtDocument
+from autodidact.types.report import BaseName, CycleReport, Forgotten, ProbeAnswers, TaughtDocument
 from autodidact.types.status import LearnerStatus
 
 Row = Mapping[str, Any]
@@ -215,7 +215,7 @@ def _of(count: int | None) -> str:
 # Questions -------------------------------------------------------------------------------------
 
 
-def _probe(probe: Asked) -> dict[str, Any]:
+def _probe(probe: ProbeAnswers) -> dict[str, Any]:
     """One question with both answers, `wording` "unseen" where it was never trained for any fact
     and "seen" where it was, for other facts."""
     return {

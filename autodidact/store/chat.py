@@ -22,8 +22,8 @@ from autodidact.store.connection import Connections
 from autodidact.types.documents import Passage
 
 Finish = Literal["open", "stop", "length", "time", "stopped", "failed"]
-"""How a reply ended, as `types.Finish` says; or that its reader stopped it, that it failed, that it
-has not ended."""
+"""How a reply ended, as `types.chat.Finish` says; or that its reader stopped it, that it failed,
+that it has not ended."""
 TITLE_CHARS = 60
 WIPE_AFTER_S = 60.0
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autodidact.store.connection import Connections
-from autodidact.types.documents import Probe, Remembered
+from autodidact.types.documents import LearnedFact, Probe
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ProbeTable:
         )
         return [_result(row) for row in rows]
 
-    def remembered(self) -> list[Remembered]:
+    def remembered(self) -> list[LearnedFact]:
         """Every learned fact that has a probe, with its latest measurement in a published cycle as
         `now`."""
         rows = self._db.read().conn.execute(
@@ -90,7 +90,7 @@ class ProbeTable:
             WHERE d.state = 'learned' AND p.split = 'taught' ORDER BY p.id
             """
         )
-        return [Remembered(**dict(row)) for row in rows.fetchall()]
+        return [LearnedFact(**dict(row)) for row in rows.fetchall()]
 
     def any_remembered(self) -> bool:
         """Whether any learned document has a probe, so that there is something to repeat."""

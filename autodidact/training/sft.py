@@ -128,7 +128,7 @@ class Trainer(Generic[Row]):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         save_file(tensors, fresh / TENSORS)
-        state = _State(clock, self._divergence.state())
+        state = _SavedState(clock, self._divergence.state())
         (fresh / "part").write_text(wire.to_json(state))
         os.rename(fresh / "part", fresh / STATE)  # it stands: the folder is whole
         shutil.rmtree(folder, ignore_errors=True)
@@ -190,16 +190,16 @@ def _fresh(folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _State:
+class _SavedState:
     """What is saved beside the tensors."""
 
     clock: Clock
     random: RandomState
 
 
-def _saved(folder: Path) -> _State | None:
+def _saved(folder: Path) -> _SavedState | None:
     path = folder / STATE
     try:
-        return wire.from_json(_State, path.read_bytes(), path.name) if path.exists() else None
+        return wire.from_json(_SavedState, path.read_bytes(), path.name) if path.exists() else None
     except Misfit:
         return None

@@ -86,7 +86,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class AcceptedRequest:
     """A request that is taken on: who answers, and the parameters with every blank filled in.
 
     `answers` is a name that may be asked for as `model`. `version` is that model's number (0 is the

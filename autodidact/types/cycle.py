@@ -82,7 +82,7 @@ class GeneralNll:
 
 
 @dataclass(frozen=True)
-class ChatForm:
+class ChatFigures:
     """Replies that are well-formed."""
 
     base: Count
@@ -100,7 +100,7 @@ class Figures:
     kept: Count
     margin: MarginRise
     general: GeneralNll
-    chat: ChatForm
+    chat: ChatFigures
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Remembered:
+class LearnedFact:
     """A learned fact. `then` and `now`: mean log-probability a token of its answer when it was
     learned and when it was last measured; None if it never was."""
 

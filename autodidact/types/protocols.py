@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from autodidact.types.chat import Delta, Message, ModelStatus, Prepared, SamplingParams, ServedModel
+from autodidact.types.chat import (
+    AcceptedRequest,
+    Delta,
+    Message,
+    ModelStatus,
+    SamplingParams,
+    ServedModel,
+)
 from autodidact.types.documents import Document
 
 
@@ -44,11 +51,11 @@ class Generator(Protocol):
 
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
-    ) -> Prepared:
+    ) -> AcceptedRequest:
         """Take a dialogue on. `model` None is whoever serves; another name is UnknownModel."""
         ...
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+    def stream(self, prepared: AcceptedRequest) -> Iterator[Delta]:
         """The reply, once. The parameters that count are those of `prepared`, which may be changed
         since. An iterator that has `close` stops the generation then."""
         ...
@@ -79,7 +86,9 @@ class CountsTokens(Protocol):
 class ContinuesText(Protocol):
     """A generator that goes on with a text as it stands."""
 
-    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
+    def prepare_text(
+        self, text: str, params: SamplingParams, model: str | None = None
+    ) -> AcceptedRequest:
         """As `prepare`, to go on with a text instead of answering in a dialogue."""
         ...
 
@@ -102,7 +111,7 @@ class TellsFigures(Protocol):
 
 
 @runtime_checkable
-class Observed(Protocol):
+class Observable(Protocol):
     """A generator that tells what it measures: `observe(name, value)`, called from any thread."""
 
     observe: Callable[[str, float], None]

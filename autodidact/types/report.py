@@ -12,7 +12,7 @@ from typing import Any
 from autodidact.errors import Misfit
 from autodidact.types import wire
 from autodidact.types.cycle import (
-    ChatForm,
+    ChatFigures,
     Count,
     CycleState,
     Figures,
@@ -83,7 +83,7 @@ class Forgotten:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProbeAnswers:
     """A probe with both answers, the parent's and the candidate's."""
 
     id: str
@@ -127,7 +127,7 @@ class CycleReport:
     replay: float | None = None
     frozen_at: float | None = None
     first_step_at: float | None = None
-    probes: tuple[Asked, ...] = ()
+    probes: tuple[ProbeAnswers, ...] = ()
     log: tuple[str, ...] = ()
 
     @property
@@ -173,7 +173,7 @@ _NOT_MEASURED = Figures(
     _NONE,
     MarginRise(None, None, None, 0),
     GeneralNll(None, None, None, None, 0.0, None, 0),
-    ChatForm(_NONE, _NONE, _NONE),
+    ChatFigures(_NONE, _NONE, _NONE),
 )
 _GONE = ("ok", "version", "failed", "learned", "lambda", "started_at")
 _FIGURES = ("unseen", "control", "kept", "margin", "general", "chat")

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autodidact import __version__
-from autodidact.types.protocols import Generator, Observed, TellsFigures
+from autodidact.types.protocols import Generator, Observable, TellsFigures
 from autodidact.types.status import LearnerStatus
 from autodidact.web.events import Snapshot
 from autodidact.web.limits import Places
@@ -89,7 +89,7 @@ class Metrics:
             ("route", "status"),
             registry=self._registry,
         )
-        if isinstance(generator, Observed):
+        if isinstance(generator, Observable):
             generator.observe = self.observe
 
     def observe(self, name: str, value: float) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 
 from autodidact.errors import Busy, GeneratorError
-from autodidact.types.chat import Delta, Prepared
+from autodidact.types.chat import AcceptedRequest, Delta
 from autodidact.web.site import Site
 from autodidact.web.sse import Wakeups
 
@@ -35,7 +35,7 @@ class GoingDown(GeneratorError):
     status = 503
 
 
-def version_header(prepared: Prepared) -> dict[str, str]:
+def version_header(prepared: AcceptedRequest) -> dict[str, str]:
     """`X-Model-Version`, where who answers has versions."""
     return {} if prepared.version is None else {"X-Model-Version": str(prepared.version)}
 

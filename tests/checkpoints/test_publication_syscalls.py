@@ -1,8 +1,8 @@
 """Publishing, with SIGKILL, EIO or ENOSPC at its system calls, by `strace -e inject`.
 
-What tests/test_publication.py does to Python's functions is done here to the kernel's answers: a
-first run under strace lists the calls that a publication makes; then each is made to fail, or to be
-the last. By default a few of them; with GUARANTEES=full all.
+What tests/checkpoints/test_publication.py does to Python's functions is done here to the kernel's
+answers: a first run under strace lists the calls that a publication makes; then each is made to
+fail, or to be the last. By default a few of them; with GUARANTEES=full all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fixed batches against the libraries' own: the same tokens, the same scores, no version mixed.
 
-What `Engine.load` refuses is in test_engine_refuses.py; adapters, caches, sampling and requests
+What `Engine.load` refuses is in test_refusals.py; adapters, caches, sampling and requests
 that come and go are in tests/engine.
 """
 

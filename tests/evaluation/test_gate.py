@@ -17,7 +17,7 @@ from scipy import stats
 
 from autodidact.evaluation import gate
 from autodidact.evaluation.gate import Arm, Limits
-from autodidact.types.cycle import ChatForm, Count, ProbeResult, Reason, RuleResult, Verdict
+from autodidact.types.cycle import ChatFigures, Count, ProbeResult, Reason, RuleResult, Verdict
 from autodidact.types.documents import Probe
 
 Figures = Mapping[str, float]
@@ -385,7 +385,7 @@ def test_with_few_prompts_the_base_limits_by_single_replies_and_the_parent_canno
 
 
 def test_chats_are_counted_by_arm() -> None:
-    assert decide(chat=lost(3)).figures.chat == ChatForm(
+    assert decide(chat=lost(3)).figures.chat == ChatFigures(
         base=Count(280, 300), parent=Count(280, 300), candidate=Count(277, 300)
     )
 

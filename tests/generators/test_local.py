@@ -407,7 +407,7 @@ def test_it_has_every_capability_and_names_who_answers(stand: Stand) -> None:
     generator = stand.ready()
     for capability in (
         protocols.CountsTokens, protocols.ContinuesText, protocols.TellsLogprobs,
-        protocols.TellsFigures, protocols.Observed, protocols.Runs,
+        protocols.TellsFigures, protocols.Observable, protocols.Runs,
     ):  # fmt: skip
         assert isinstance(generator, capability)
     prepared = generator.prepare(QUESTION, GREEDY)

@@ -12,7 +12,7 @@ import pytest
 
 from autodidact.errors import TrainingError
 from autodidact.learning import process
-from autodidact.learning.process import Stopped, run_study
+from autodidact.learning.process import StudyStop, run_study
 from autodidact.types import wire
 from autodidact.types.events import StopEvent, StudyEvent, StudyResult, UnsoundEvent
 from tests import fake_study
@@ -65,7 +65,7 @@ class Conversation:
 
         waiter = threading.Thread(target=stop)
         waiter.start()
-        with pytest.raises(Stopped):
+        with pytest.raises(StudyStop):
             self.run()
         waiter.join()
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from autodidact.lessons import replay
 from autodidact.lessons.replay import DOCUMENT_CAP, DUE, EVEN, FADED
-from autodidact.types.documents import Remembered
+from autodidact.types.documents import LearnedFact
 
 CYCLE = 40
 LOGPROBS = st.none() | st.floats(-30, 0)
 
 
 @st.composite
-def memories(draw: st.DrawFn, least: int = 1, documents: int = 30) -> list[Remembered]:
+def memories(draw: st.DrawFn, least: int = 1, documents: int = 30) -> list[LearnedFact]:
     """Facts of up to `documents` documents, some never measured."""
     rows = draw(
         st.lists(
@@ -31,25 +31,27 @@ def memories(draw: st.DrawFn, least: int = 1, documents: int = 30) -> list[Remem
         )
     )  # fmt: skip
     return [
-        Remembered(f"{document}-{i:08x}", document, learned_in, then, now)
+        LearnedFact(f"{document}-{i:08x}", document, learned_in, then, now)
         for i, (document, learned_in, then, now) in enumerate(rows)
     ]
 
 
-def by_document(facts: list[Remembered], shares: dict[str, float]) -> Counter[int]:
+def by_document(facts: list[LearnedFact], shares: dict[str, float]) -> Counter[int]:
     totals: Counter[int] = Counter()
     for fact in facts:
         totals[fact.document_id] += shares[fact.fact]  # type: ignore[assignment]
     return totals
 
 
-def one_each(count: int) -> list[Remembered]:
+def one_each(count: int) -> list[LearnedFact]:
     """A fact a document, learned three cycles ago (not due), as well known as when learned."""
-    return [Remembered(f"{i}-0000000a", i, CYCLE - 3, -1.0, -1.0) for i in range(1, count + 1)]
+    return [LearnedFact(f"{i}-0000000a", i, CYCLE - 3, -1.0, -1.0) for i in range(1, count + 1)]
 
 
 @given(memories())
-def test_the_shares_of_all_facts_sum_to_one_and_every_fact_has_one(facts: list[Remembered]) -> None:
+def test_the_shares_of_all_facts_sum_to_one_and_every_fact_has_one(
+    facts: list[LearnedFact],
+) -> None:
     shares = replay.weights(facts, CYCLE)
     assert list(shares) == [fact.fact for fact in facts]
     assert sum(shares.values()) == pytest.approx(1)
@@ -57,13 +59,13 @@ def test_the_shares_of_all_facts_sum_to_one_and_every_fact_has_one(facts: list[R
 
 
 @given(memories())
-def test_no_document_gets_more_than_the_cap(facts: list[Remembered]) -> None:
+def test_no_document_gets_more_than_the_cap(facts: list[LearnedFact]) -> None:
     totals = by_document(facts, replay.weights(facts, CYCLE))
     assert max(totals.values()) <= max(DOCUMENT_CAP, 1 / len(totals)) * (1 + 1e-6)
 
 
 @given(memories(least=2, documents=4))
-def test_of_few_documents_each_gets_the_same(facts: list[Remembered]) -> None:
+def test_of_few_documents_each_gets_the_same(facts: list[LearnedFact]) -> None:
     """With fewer than ten the cap cannot hold; the nearest to it is an equal share."""
     totals = by_document(facts, replay.weights(facts, CYCLE))
     assert list(totals.values()) == pytest.approx([1 / len(totals)] * len(totals))
@@ -71,7 +73,7 @@ def test_of_few_documents_each_gets_the_same(facts: list[Remembered]) -> None:
 
 @given(memories(least=2), st.integers(0, 59), st.floats(0.1, 10))
 def test_a_fact_that_has_faded_more_weighs_no_less(
-    facts: list[Remembered], which: int, more: float
+    facts: list[LearnedFact], which: int, more: float
 ) -> None:
     facts = [replace(f, then=f.then or -1.0, now=f.now or -1.0) for f in facts]
     fact = facts[which % len(facts)]

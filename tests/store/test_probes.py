@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autodidact.store.ledger import LearnerStore
-from autodidact.types.documents import Remembered
+from autodidact.types.documents import LearnedFact
 from tests.store.rows import answered, document, probe
 
 
@@ -77,7 +77,7 @@ def test_a_fact_is_remembered_as_it_was_learned_and_as_last_published(store: Lea
     answered(store, 2, -0.8, "published")
     answered(store, 3, -4.0, "rejected")
     [known] = store.probes.remembered()
-    assert known == Remembered(fact=probe(1).id, document_id=1, learned_in=1, then=-0.5, now=-0.8)
+    assert known == LearnedFact(fact=probe(1).id, document_id=1, learned_in=1, then=-0.5, now=-0.8)
 
 
 def test_what_was_never_measured_is_remembered_without_figures(store: LearnerStore) -> None:

@@ -18,10 +18,10 @@ from autodidact.settings import RetrievalSettings, ServerSettings
 from autodidact.store.ledger import LearnerStore
 from autodidact.store.passages import IndexedDocument, PassageIndex
 from autodidact.types.chat import (
+    AcceptedRequest,
     Delta,
     Message,
     ModelStatus,
-    Prepared,
     SamplingParams,
     ServedModel,
     TokenLogprob,
@@ -50,7 +50,7 @@ class QueueGenerator:
         self.refusals: deque[GeneratorError] = deque()
         self.asked: list[tuple[tuple[Message, ...], SamplingParams, str | None]] = []
         self.texts: list[str] = []
-        self.begun: list[Prepared] = []
+        self.begun: list[AcceptedRequest] = []
         self.closed = threading.Event()
         self.finished = 0
         self._status = ModelStatus(
@@ -73,17 +73,19 @@ class QueueGenerator:
 
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
-    ) -> Prepared:
+    ) -> AcceptedRequest:
         return self._prepare(tuple(messages), self.count(messages), params, model)
 
-    def prepare_text(self, text: str, params: SamplingParams, model: str | None = None) -> Prepared:
+    def prepare_text(
+        self, text: str, params: SamplingParams, model: str | None = None
+    ) -> AcceptedRequest:
         prepared = self._prepare((Message("user", text),), len(text.split()), params, model)
         self.texts.append(text)
         return prepared
 
     def _prepare(
         self, messages: tuple[Message, ...], prompt: int, params: SamplingParams, model: str | None
-    ) -> Prepared:
+    ) -> AcceptedRequest:
         if self.refusals:
             raise self.refusals.popleft()
         if self._status.state != "ready":
@@ -98,7 +100,7 @@ class QueueGenerator:
         self.asked.append((messages, params, model))
         reply = self.replies.popleft() if self.replies else _echo(messages[-1].content)
         answers = f"autodidact@{version}" if version else "base"
-        return Prepared(answers, version, prompt, context - prompt, params, reply)
+        return AcceptedRequest(answers, version, prompt, context - prompt, params, reply)
 
     def _version(self, model: str | None) -> int:
         live = self._status.live or 0
@@ -116,7 +118,7 @@ class QueueGenerator:
             ServedModel("base", 0, since, "base"),
         ]
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+    def stream(self, prepared: AcceptedRequest) -> Iterator[Delta]:
         self.begun.append(prepared)
         left = prepared.params.max_new_tokens
         try:

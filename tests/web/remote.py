@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from autodidact.errors import ContextExceeded, GeneratorError, UnknownModel
 from autodidact.types.chat import (
+    AcceptedRequest,
     Delta,
     Message,
     ModelStatus,
-    Prepared,
     SamplingParams,
     ServedModel,
     Usage,
@@ -42,16 +42,16 @@ class RemoteLikeGenerator:
 
     def prepare(
         self, messages: Sequence[Message], params: SamplingParams, model: str | None = None
-    ) -> Prepared:
+    ) -> AcceptedRequest:
         if model not in (None, NAME):
             raise UnknownModel(f"model: there is {NAME}")
-        return Prepared(NAME, None, None, None, params, tuple(messages))
+        return AcceptedRequest(NAME, None, None, None, params, tuple(messages))
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+    def stream(self, prepared: AcceptedRequest) -> Iterator[Delta]:
         self.asked.append((prepared.handle, prepared.params))
         return _Plain(self._deltas(prepared))
 
-    def _deltas(self, prepared: Prepared) -> Iterator[Delta]:
+    def _deltas(self, prepared: AcceptedRequest) -> Iterator[Delta]:
         if self.refusal is not None:
             raise self.refusal
         prompt = sum(len(message.content.split()) for message in prepared.handle)

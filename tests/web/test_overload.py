@@ -18,7 +18,7 @@ import pytest
 from autodidact.errors import Busy
 from autodidact.store.chat import MIGRATIONS, ChatStore
 from autodidact.store.connection import Connections
-from autodidact.types.chat import Delta, Prepared
+from autodidact.types.chat import AcceptedRequest, Delta
 from tests.web.fakes import Item, LiveServer, QueueGenerator
 from tests.web.wire import events, run_apart, until
 
@@ -46,7 +46,7 @@ class SlowGenerator(QueueGenerator):
         self.most = self._running = 0
         self._lock = threading.Lock()
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+    def stream(self, prepared: AcceptedRequest) -> Iterator[Delta]:
         if not self._turns.acquire(timeout=self._patience_s):
             raise Busy("no turn came", 7)
         with self._lock:
@@ -87,7 +87,7 @@ class NeverItsTurn(QueueGenerator):
         super().__init__()
         self.deltas = Cancellable()
 
-    def stream(self, prepared: Prepared) -> Iterator[Delta]:
+    def stream(self, prepared: AcceptedRequest) -> Iterator[Delta]:
         self.begun.append(prepared)
         return self.deltas
 

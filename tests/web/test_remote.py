@@ -49,7 +49,7 @@ def ask(client: httpx.Client, message: str = "Who keeps it?", **more: Any) -> ht
 def test_it_has_none_of_the_capabilities(remote: RemoteLikeGenerator) -> None:
     for capability in (
         protocols.CountsTokens, protocols.ContinuesText, protocols.TellsLogprobs,
-        protocols.TellsFigures, protocols.Observed, protocols.Runs,
+        protocols.TellsFigures, protocols.Observable, protocols.Runs,
     ):  # fmt: skip
         assert not isinstance(remote, capability)
     stream = remote.stream(remote.prepare([Message("user", "a")], protocols.SamplingParams()))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autodidact.types.chat import Delta, Prepared, TokenLogprob, Usage
+from autodidact.types.chat import AcceptedRequest, Delta, TokenLogprob, Usage
 
 FLOOR = -9999.0
 """OpenAI's word for "very unlikely"; JSON knows no infinity."""
@@ -48,7 +48,7 @@ class Form(ABC):
     chunk: str
     prefix: str
 
-    def __init__(self, prepared: Prepared, explained: bool, usage: bool) -> None:
+    def __init__(self, prepared: AcceptedRequest, explained: bool, usage: bool) -> None:
         """`explained`: with log-probabilities; `usage`: chunks have the field `usage`."""
         self.explained = explained
         self._usage_in_chunks = usage
@@ -155,7 +155,9 @@ class TextForm(Form):
     whole = chunk = "text_completion"
     prefix = "cmpl-"
 
-    def __init__(self, prepared: Prepared, explained: bool, usage: bool, prompt: str) -> None:
+    def __init__(
+        self, prepared: AcceptedRequest, explained: bool, usage: bool, prompt: str
+    ) -> None:
         super().__init__(prepared, explained, usage)
         self._prompt_chars = len(prompt)
         self._offsets: dict[int, _Offsets] = {}

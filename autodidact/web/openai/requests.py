@@ -123,7 +123,7 @@ class StreamOptions(Strict):
     """Taken: padding against eavesdroppers, which is never sent."""
 
 
-class Asked(Strict):
+class ReplyRequest(Strict):
     """What both bodies share. Defaults of temperature, top-p and top-k are those of `/chat`."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -160,7 +160,7 @@ class Asked(Strict):
     logit_bias: Annotated[Any, Only({})] = None
 
     @model_validator(mode="after")
-    def _options_belong_to_streams(self) -> Asked:
+    def _options_belong_to_streams(self) -> ReplyRequest:
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("stream_options", "only allowed when stream is true")
         return self
@@ -203,7 +203,7 @@ class Asked(Strict):
         )
 
 
-class ChatAsked(Asked):
+class ChatAsked(ReplyRequest):
     """The body of `POST /v1/chat/completions`."""
 
     said = "messages"
@@ -253,7 +253,7 @@ class ChatAsked(Asked):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class TextAsked(Asked):
+class TextAsked(ReplyRequest):
     """The body of `POST /v1/completions`."""
 
     said = "prompt"
@@ -281,7 +281,7 @@ class TextAsked(Asked):
         return self.logprobs
 
 
-Body = TypeVar("Body", bound=Asked)
+Body = TypeVar("Body", bound=ReplyRequest)
 Value = TypeVar("Value", int, float)
 
 
@@ -309,7 +309,7 @@ async def read(request: Request, kind: type[Body]) -> Body:
         raise _refusal(error, kind) from None
 
 
-def _refusal(error: ValidationError, kind: type[Asked]) -> BadRequest:
+def _refusal(error: ValidationError, kind: type[ReplyRequest]) -> BadRequest:
     """The first error as `messages[0].role: what it should be`; names of unknown fields are not
     repeated."""
     first = error.errors(include_input=False, include_url=False)[0]

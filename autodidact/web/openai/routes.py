@@ -27,15 +27,15 @@ from starlette.responses import Response
 
 from autodidact.chat.reply import DEFAULT_LENGTH, Generation
 from autodidact.errors import AutodidactError, ContextExceeded, GeneratorError, UnknownModel
-from autodidact.types.chat import Delta, Prepared, SamplingParams, ServedModel
+from autodidact.types.chat import AcceptedRequest, Delta, SamplingParams, ServedModel
 from autodidact.types.protocols import ContinuesText, Generator, TellsLogprobs
 from autodidact.web.openai.errors import CONTEXT_EXCEEDED, PREFIX, BadRequest, body_of, status_of
 from autodidact.web.openai.replies import ChatForm, Choice, Form, TextForm
 from autodidact.web.openai.requests import (
     DEFAULT_TEXT_TOKENS,
     SEEDS,
-    Asked,
     ChatAsked,
+    ReplyRequest,
     TextAsked,
     read,
     schema,
@@ -95,10 +95,10 @@ async def chat_completions(request: Request) -> Response:
     generator = site_of(request).generator
     messages = [message.message() for message in asked.messages]
 
-    def prepare(params: SamplingParams) -> Prepared:
+    def prepare(params: SamplingParams) -> AcceptedRequest:
         return generator.prepare(messages, params, asked.model)
 
-    def form(prepared: Prepared) -> Form:
+    def form(prepared: AcceptedRequest) -> Form:
         return ChatForm(prepared, asked.explained is not None, asked.usage_wanted)
 
     return await _answer(request, asked, prepare, form, DEFAULT_LENGTH)
@@ -113,10 +113,10 @@ async def completions(request: Request) -> Response:
         message = "the model here does not go on with a text; ask at /v1/chat/completions"
         raise BadRequest(message, code="unsupported")
 
-    def prepare(params: SamplingParams) -> Prepared:
+    def prepare(params: SamplingParams) -> AcceptedRequest:
         return generator.prepare_text(asked.prompt, params, asked.model)
 
-    def form(prepared: Prepared) -> Form:
+    def form(prepared: AcceptedRequest) -> Form:
         return TextForm(prepared, asked.explained is not None, asked.usage_wanted, asked.prompt)
 
     return await _answer(request, asked, prepare, form, DEFAULT_TEXT_TOKENS)
@@ -153,7 +153,7 @@ def _model(served: ServedModel) -> dict[str, Any]:
     }
 
 
-def _check_logprobs(asked: Asked, generator: Generator) -> None:
+def _check_logprobs(asked: ReplyRequest, generator: Generator) -> None:
     """Raises BadRequest for log-probabilities that the generator cannot tell."""
     if asked.explained is None:
         return
@@ -168,9 +168,9 @@ def _check_logprobs(asked: Asked, generator: Generator) -> None:
 
 async def _answer(
     request: Request,
-    asked: Asked,
-    prepare: Callable[[SamplingParams], Prepared],
-    form_for: Callable[[Prepared], Form],
+    asked: ReplyRequest,
+    prepare: Callable[[SamplingParams], AcceptedRequest],
+    form_for: Callable[[AcceptedRequest], Form],
     default_length: int,
 ) -> Response:
     site = site_of(request)
@@ -200,7 +200,9 @@ async def _answer(
     return EventStream(frames, headers, closed=streams.stop)
 
 
-def _prepared(asked: Asked, prepare: Callable[[SamplingParams], Prepared]) -> Prepared:
+def _prepared(
+    asked: ReplyRequest, prepare: Callable[[SamplingParams], AcceptedRequest]
+) -> AcceptedRequest:
     """With a length of 1, which says how much room there is."""
     try:
         return prepare(asked.params())
@@ -209,7 +211,9 @@ def _prepared(asked: Asked, prepare: Callable[[SamplingParams], Prepared]) -> Pr
         raise BadRequest(message, asked.said, CONTEXT_EXCEEDED) from None
 
 
-def _fitting(asked: Asked, prepared: Prepared, default_length: int) -> Prepared:
+def _fitting(
+    asked: ReplyRequest, prepared: AcceptedRequest, default_length: int
+) -> AcceptedRequest:
     """With the length that was asked for, or the default if there is room for it. Where the room
     is not known, whether it fits is for the generator to say."""
     name, longest = asked.longest
@@ -223,7 +227,7 @@ def _fitting(asked: Asked, prepared: Prepared, default_length: int) -> Prepared:
     return replace(prepared, params=replace(prepared.params, max_new_tokens=length))
 
 
-def _seeded(prepared: Prepared, choices: int) -> list[Prepared]:
+def _seeded(prepared: AcceptedRequest, choices: int) -> list[AcceptedRequest]:
     """The same request for each choice, with seeds that follow each other."""
     seed = prepared.params.seed
     assert seed is not None  # `params` of the request drew one
@@ -233,7 +237,7 @@ def _seeded(prepared: Prepared, choices: int) -> list[Prepared]:
     ]
 
 
-def _streams(site: Site, prepared: Sequence[Prepared]) -> Streams:
+def _streams(site: Site, prepared: Sequence[AcceptedRequest]) -> Streams:
     replies = [Generation(site.generator, one) for one in prepared]
     return Streams(site, [one.stream for one in replies], [one.cancel for one in replies])
 

@@ -817,7 +817,7 @@ def test_a_model_that_is_large_enough_writes_examples_of_its_own(
     tmp_path: Path, tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From `self_written_from_billion` up; what it wrote is trained on, and not written again when
-    the job goes on. What is kept of it is the business of tests/test_self_written.py."""
+    the job goes on. What is kept of it is the business of tests/lessons/test_self_written.py."""
     written: list[int] = []
 
     def write(complete: Any, chunks: Any, budget_s: float, progress: Any) -> list[Example]:

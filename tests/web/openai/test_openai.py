@@ -18,7 +18,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from autodidact.errors import Busy, RateExceeded
 from autodidact.settings import PROJECT
 from autodidact.types.chat import Delta, Message
-from autodidact.web.openai.requests import Asked, ChatAsked, TextAsked
+from autodidact.web.openai.requests import ChatAsked, ReplyRequest, TextAsked
 from tests.web.fakes import LiveServer, QueueGenerator, endless
 from tests.web.wire import run_apart
 
@@ -476,5 +476,5 @@ def test_examples_run(server: LiveServer, generator: QueueGenerator, example: st
 
 
 @pytest.mark.parametrize("kind", [ChatAsked, TextAsked])
-def test_every_field_is_on_the_page(kind: type[Asked]) -> None:
+def test_every_field_is_on_the_page(kind: type[ReplyRequest]) -> None:
     assert [name for name in kind.model_fields if f"`{name}`" not in PAGE] == []

@@ -1,0 +1,165 @@
+"""The one training loop: any loss, any pace, stopped anywhere and gone on with."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+
+from autodidact.models.loading import LoadedBase
+from autodidact.training import loop
+from autodidact.training.objectives import AnswerLoss, padded
+from autodidact.training.pace import Clock
+from autodidact.training.recipe import Recipe
+from autodidact.training.sequences import TrainingSequence
+from autodidact.training.sft import Trainer
+
+pytest_plugins = ["tests.core_fixtures"]
+pytestmark = pytest.mark.usefixtures("one_thread")
+RECIPE = Recipe(
+    rank=4, learning_rate=0.01, batch_size=2, kl_weight=0.5, anchor_tokens=24, autocast=False,
+    seed=3,
+)  # fmt: skip
+ANCHORS = [[(7 * i + j * j) % 300 + 5 for j in range(24)] for i in range(6)]
+ROWS = [TrainingSequence((5, 6 + i, 9), (-100, 6 + i, 9), "question", 1) for i in range(4)]
+EARLY = [TrainingSequence((5, 40, 41), (-100, 40, 41), "question", 1)]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """So many steps, the first ones early; more or fewer once the pace is known."""
+
+    steps: int
+    first: int = 0
+    later: int | None = None
+
+    def fraction(self, clock: Clock) -> float:
+        return clock.step / clock.steps
+
+    def early(self, clock: Clock) -> bool:
+        return clock.step < self.first
+
+    def corrected(self, clock: Clock, recent_s: Sequence[float]) -> int:
+        return self.later if self.later is not None and clock.step >= 2 else clock.steps
+
+
+def batches() -> Iterator[list[TrainingSequence]]:
+    return itertools.cycle([ROWS[:2], ROWS[2:], ROWS[1:3]])
+
+
+def early() -> Iterator[list[TrainingSequence]]:
+    return itertools.repeat(EARLY)
+
+
+def trainer(llama: LoadedBase) -> Trainer[TrainingSequence]:
+    return Trainer(llama, AnswerLoss(llama), RECIPE, ANCHORS)
+
+
+def weights(of: Trainer[TrainingSequence]) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in of.parameters.values()]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 5])
+def test_stopped_and_gone_on_with_equals_undisturbed(
+    llama: LoadedBase, tmp_path: Path, stop_at: int
+) -> None:
+    pace = Steps(6, first=2)
+    whole = trainer(llama)
+    clock, ended = loop.train(
+        whole, early(), batches(), pace, tmp_path / "a", lambda *_: None, None
+    )
+    assert ended
+    assert (clock.step, clock.early, clock.steps) == (6, 2, 6)
+
+    stop = threading.Event()
+
+    def follow(clock: Clock, recent_s: Sequence[float]) -> None:
+        if clock.step == stop_at:
+            stop.set()
+
+    first = trainer(llama)
+    halted, ended = loop.train(first, early(), batches(), pace, tmp_path / "b", follow, stop)
+    assert not ended
+    assert halted.step == stop_at
+    second = trainer(llama)
+    told: list[int] = []
+    resumed, ended = loop.train(
+        second, early(), batches(), pace, tmp_path / "b", lambda c, _: told.append(c.step)
+    )
+    assert ended
+    assert told == list(range(stop_at + 1, 7))
+    assert resumed.losses == clock.losses
+    assert resumed.began_at == halted.began_at
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
+
+
+def test_a_save_that_was_cut_off_between_its_two_moves_is_found(
+    llama: LoadedBase, tmp_path: Path
+) -> None:
+    made = trainer(llama)
+    made.step(ROWS, 0.5)
+    made.save(tmp_path / "resume", Clock(step=1))
+    (tmp_path / "resume").rename(tmp_path / "resume.new")
+    assert trainer(llama).restore(tmp_path / "resume") == Clock(step=1)
+
+
+def test_a_state_that_another_version_left_is_begun_anew(llama: LoadedBase, tmp_path: Path) -> None:
+    (tmp_path / "resume").mkdir()
+    (tmp_path / "resume" / "state.json").write_text('{"step": 9, "random": []}')
+    assert trainer(llama).restore(tmp_path / "resume") == Clock()
+
+
+@pytest.mark.parametrize(("planned", "later"), [(8, 4), (3, 6)])
+def test_the_pace_is_corrected_on_the_way(
+    llama: LoadedBase, tmp_path: Path, planned: int, later: int
+) -> None:
+    clock, ended = loop.train(
+        trainer(llama), early(), batches(), Steps(planned, later=later), tmp_path / "r",
+        lambda *_: None,
+    )  # fmt: skip
+    assert ended
+    assert clock.step == clock.steps == later
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One reply that is to become likelier than another."""
+
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+class PreferenceLoss:
+    """Another loss on another kind of rows (Rafailov et al. 2023, without its reference term)."""
+
+    def __init__(self, base: LoadedBase) -> None:
+        self._base = base
+
+    def __call__(self, model: PeftModel, batch: Sequence[Preference]) -> torch.Tensor:
+        margin = self._likelihood(model, [p.chosen for p in batch])
+        margin = margin - self._likelihood(model, [p.rejected for p in batch])
+        return -F.logsigmoid(margin).mean()
+
+    def _likelihood(self, model: PeftModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        ids, labels, mask = padded(self._base, [(row, row) for row in rows])
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
+        said = logits.gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
+        return (said * (labels[:, 1:] != -100)).sum(-1)
+
+
+def test_another_loss_goes_through_the_same_loop(llama: LoadedBase, tmp_path: Path) -> None:
+    pairs = [Preference((5, 60, 61), (5, 70, 71)), Preference((5, 62), (5, 72, 73))]
+    loss = PreferenceLoss(llama)
+    learner = Trainer(llama, loss, RECIPE, ANCHORS)
+    clock, ended = loop.train(
+        learner, iter(()), itertools.repeat(pairs), Steps(12), tmp_path / "r", lambda *_: None
+    )
+    assert ended
+    assert clock.losses[-1] < clock.losses[0] / 2
