@@ -159,6 +159,15 @@ def test_a_module_is_named_for_what_it_holds(path: Path) -> None:
     assert not set(dotted(path).split(".")) & FORBIDDEN_NAMES
 
 
+def test_no_two_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(dotted(path))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 @every_module
 def test_a_module_says_what_it_is_for(path: Path) -> None:
     code = [node for node in tree(path).body if not isinstance(node, ast.Expr)]
