@@ -213,7 +213,8 @@ class Settings(BaseSettings):
     )
 
     model: str = "auto"
-    """The base model: "auto", a Hugging Face name, or a folder. Fixed at the first start."""
+    """The base model: "auto", a Hugging Face name, a folder, or a GGUF file (`model.gguf`, or
+    `owner/name:model.gguf` on the Hub). Fixed at the first start."""
     revision: str = ""
     """Branch, tag or commit of a Hugging Face model; empty means its default."""
     home: Path = Path("continuous_learner")

@@ -5,14 +5,16 @@ tokenizer, *.safetensors) and fixes the choice in `home/base.json`: adapters bel
 they were trained on. Learner and server may call it at the same time; whoever holds
 `home/base.lock` decides, the other one reads.
 
-A model is a Hub name (fetched into Hugging Face's own cache), a folder, or "auto", which goes by
-the machine. Only "auto", with the Hub out of reach and nothing cached, falls back to the bundled
-`models/starter`; anything named explicitly succeeds or ends in one clear error.
+A model is a Hub name (fetched into Hugging Face's own cache), a folder, a GGUF file (on disk, alone
+in a folder, or `owner/name:file.gguf` on the Hub), or "auto", which goes by the machine. Only
+"auto", with the Hub out of reach and nothing cached, falls back to the bundled `models/starter`;
+anything named explicitly succeeds or ends in one clear error.
 
 Weights that come only as pickles (.bin) are converted once, by a child process with
-`weights_only=True`, into `home/base-model/`. This process unpickles nothing, never imports torch.
-Weights are fetched by plain HTTPS with ranges and checked against their sha256, because
-huggingface_hub 2 starts an interrupted file from zero and throws away what has arrived.
+`weights_only=True`, into `home/base-model/`, and so is a GGUF file (`gguf`). This process unpickles
+nothing, never imports torch. Weights are fetched by plain HTTPS with ranges and checked against
+their sha256, because huggingface_hub 2 starts an interrupted file from zero and throws away what
+has arrived.
 
 Left to others: loading (`loading`), the licence of what is downloaded (the user), and remote code,
 which is neither fetched nor run.
@@ -27,13 +29,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autodidact.errors import BaseMismatch, HubUnreachable, ModelError, ResourceError, SettingError
 from autodidact.home import lock, write_atomic
-from autodidact.models.download import NoAnswer, from_hub
+from autodidact.models import gguf
+from autodidact.models.download import NoAnswer, file_from_hub, from_hub
 from autodidact.models.files import (
     NO_SPACE,
     FileState,
@@ -45,9 +48,6 @@ from autodidact.models.files import (
     loadable,
 )
 from autodidact.settings import PROJECT
-
-if TYPE_CHECKING:
-    pass
 
 Log = Callable[[str], None]
 Origin = Literal["hub", "folder", "bundled"]
@@ -92,10 +92,11 @@ class _Record(BaseModel):
 def resolve(model: str, revision: str, home: Path, log: Log) -> Base:
     """The base of this `home`: decided at the first call, the same one ever after.
 
-    `model` is "auto", a Hub name or a folder; `revision` is a branch, tag or commit of a Hub model.
-    Raises ModelError (or its HubUnreachable, BaseMismatch), ResourceError or SettingError.
+    `model` is "auto", a Hub name, a folder or a GGUF file; `revision` is a branch, tag or commit of
+    a Hub model. Raises ModelError (or its HubUnreachable, BaseMismatch), ResourceError or
+    SettingError.
     """
-    if revision and (model == "auto" or _is_folder(model)):
+    if revision and (model == "auto" or _is_local(model)):
         raise SettingError(f"revision: {revision} needs a model on the Hub, but model is {model}")
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -135,13 +136,13 @@ def _decide(model: str, revision: str, home: Path, log: Log) -> _Record:
     name, origin, reason = model, "hub", "named in the settings"
     if model == "auto":
         name, origin, source, reason = _automatic(log)
-    elif _is_folder(model):
+    elif _is_local(model):
         source = Path(model).expanduser().resolve()
         name, origin = str(source), "folder"
     else:
         source = _named(model, revision, log)
-    commit = source.name if origin == "hub" else ""
-    path = loadable(name, source, commit, home, log)
+    commit = (source.parent if source.is_file() else source).name if origin == "hub" else ""
+    path = _prepared(name, source, commit, home, log)
     files = hash_files(path, identity_files(path), {})
     return _Record.model_validate(
         {
@@ -155,6 +156,13 @@ def _decide(model: str, revision: str, home: Path, log: Log) -> _Record:
             "files": files,
         }
     )
+
+
+def _prepared(name: str, source: Path, commit: str, home: Path, log: Log) -> Path:
+    """The folder to load for what a model's name led to."""
+    if file := gguf.find(source):
+        return gguf.converted(name, file, home, log)
+    return loadable(name, source, commit, home, log)
 
 
 def _automatic(log: Log) -> tuple[str, Origin, Path, str]:
@@ -174,7 +182,10 @@ def _automatic(log: Log) -> tuple[str, Origin, Path, str]:
 
 
 def _named(name: str, revision: str, log: Log) -> Path:
+    repository, _, file = name.partition(":")
     try:
+        if file:
+            return file_from_hub(repository, file, revision, log)
         return from_hub(name, revision, log)
     except NoAnswer as silence:
         raise HubUnreachable(
@@ -207,12 +218,12 @@ def _confirmed(record: _Record, model: str, revision: str, home: Path) -> _Recor
     """The record, if it is what the settings ask for. Raises BaseMismatch."""
     if model == "auto":
         return record
-    if _is_folder(model):
-        folder = Path(model).expanduser().resolve()
-        wanted = str(folder)
+    if _is_local(model):
+        source = Path(model).expanduser().resolve()
+        wanted = str(source)
         same = record.origin == "folder" and record.name == wanted
         # The same files elsewhere (the project moved, the starter is now named) are the same base.
-        if not same and combine(hash_files(folder, identity_files(folder), {})) == record.sha256:
+        if not same and (folder := _identical(record, source, home)):
             new = {"name": wanted, "path": folder, "origin": "folder", "revision": ""}
             return record.model_copy(update=new | {"reason": "named in the settings"})
     else:
@@ -230,6 +241,15 @@ def _confirmed(record: _Record, model: str, revision: str, home: Path) -> _Recor
     )
 
 
+def _identical(record: _Record, source: Path, home: Path) -> Path | None:
+    """The folder to load for this source, if what is in it is the very base of the record."""
+    if file := gguf.find(source):
+        folder = gguf.folder_for(file, home)
+        return folder if folder == record.path else None
+    same = combine(hash_files(source, identity_files(source), {})) == record.sha256
+    return source if same else None
+
+
 def _restored(record: _Record, home: Path, log: Log) -> Path:
     """The folder of a fixed base whose files are no longer where they were."""
     if record.origin == "bundled":
@@ -238,20 +258,26 @@ def _restored(record: _Record, home: Path, log: Log) -> Path:
         source = _named(record.name, record.revision, log)
     else:
         source = Path(record.name)
-        if not source.is_dir():
+        if not source.exists():
+            what = "file" if source.suffix == gguf.SUFFIX else "folder"
             raise ModelError(
-                f"the base model's folder {source} has vanished: bring it back; {_start_over(home)}"
+                f"the base model's {what} {source} has vanished: bring it back; {_start_over(home)}"
             )
-    return loadable(record.name, source, record.revision, home, log)
+    return _prepared(record.name, source, record.revision, home, log)
 
 
 def _start_over(home: Path) -> str:
     return f"to start over, set another home or move the contents of {home} away"
 
 
-def _is_folder(model: str) -> bool:
-    if Path(model).expanduser().is_dir():
+def _is_local(model: str) -> bool:
+    """Whether a folder or a GGUF file on disk is meant. Raises ModelError where there is none."""
+    path = Path(model).expanduser()
+    is_file = path.suffix == gguf.SUFFIX and ":" not in model
+    if path.is_dir() or (is_file and path.is_file()):
         return True
+    if is_file:
+        raise ModelError(f"no such model file: {model}")
     if model.startswith(("/", "~", "./", "../")):
         raise ModelError(f"no such model folder: {model}")
     return False

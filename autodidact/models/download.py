@@ -16,7 +16,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,56 @@ def from_hub(name: str, revision: str, log: Log) -> Path:
         return folder
 
 
+def file_from_hub(name: str, file: str, revision: str, log: Log) -> Path:
+    """One file of a repository, in the snapshot's folder, which is named by its commit: fetched, or
+    cached where the Hub is out of reach. Raises NoAnswer, ModelError or ResourceError."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def snapshot(*, cached: bool) -> Path:
+        at = revision or None
+        return Path(
+            snapshot_download(name, revision=at, allow_patterns=file, local_files_only=cached)
+        )
+
+    if "/" in file or not file.endswith(".gguf"):
+        raise ModelError(f"{name}:{file} names no GGUF file, such as owner/name:model.gguf")
+    try:
+        with _quiet():
+            info = _ask(name, revision)
+            siblings = _siblings(info)
+            if file not in siblings:
+                there = ", ".join(sorted(s for s in siblings if s.endswith(".gguf"))[:6])
+                raise ModelError(f"{name} has no file {file}; it has {there or 'no GGUF file'}")
+            with _download_errors(name, revision):
+                # By the name, not the commit: this records what "main" means, for a start offline.
+                snapshot_download(name, revision=revision or None, allow_patterns="config.json")
+                folder = _snapshot_folder(name, str(info.sha))
+                _fetch_weights(name, info, folder, [file], log)
+                return snapshot(cached=False) / file
+    except NoAnswer as silence:
+        try:
+            path = snapshot(cached=True) / file
+        except LocalEntryNotFoundError:
+            raise silence from None
+        if not path.is_file():
+            raise silence from None
+        log(f"the Hugging Face Hub is out of reach ({silence}): using {name} from the cache")
+        return path
+
+
+def _snapshot_folder(name: str, commit: str) -> Path:
+    """Where the cache keeps a snapshot, made if it has none of its files yet."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    folder = cache / "snapshots" / commit
+    folder.mkdir(parents=True, exist_ok=True)
+    (cache / "blobs").mkdir(exist_ok=True)
+    return folder
+
+
 def _download(name: str, revision: str, log: Log) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -84,7 +134,7 @@ def _download(name: str, revision: str, log: Log) -> Path:
         if folder.name != info.sha:  # the branch has moved on since we asked
             info = _ask(name, folder.name)
         check_config(name, folder)
-        _fetch_weights(name, info, folder, log)
+        _fetch_weights(name, info, folder, weights(_siblings(info), folder), log)
     return folder
 
 
@@ -127,11 +177,13 @@ def _ask(name: str, revision: str) -> ModelInfo:
     raise answer
 
 
-def _fetch_weights(name: str, info: ModelInfo, folder: Path, log: Log) -> None:
+def _fetch_weights(
+    name: str, info: ModelInfo, folder: Path, files: Sequence[str], log: Log
+) -> None:
     from huggingface_hub import constants, snapshot_download
 
     siblings = _siblings(info)
-    missing = [file for file in weights(siblings, folder) if not (folder / file).is_file()]
+    missing = [file for file in files if not (folder / file).is_file()]
     if not missing:
         return
     blobs = folder.parents[1] / "blobs"

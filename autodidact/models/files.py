@@ -132,12 +132,26 @@ except Exception as error:
 def _converted(name: str, source: Path, target: Path, log: Log) -> Path:
     if target.is_dir():
         return target
+    log(f"converting the weights of {name} to safetensors, once")
+    # Config and tokenizer stay as they were published; only the weights change their form.
+    beside = [entry for entry in source.iterdir() if entry.is_file()]
+    small = [entry for entry in beside if matches(entry.name, SMALL_FILES)]
+    return convert(name, target, _CONVERT, str(source), small)
+
+
+def convert(
+    name: str, target: Path, script: str, source: str, beside: Collection[Path] = ()
+) -> Path:
+    """`target`, made as a whole by a child process that runs `script` with `source` and a folder as
+    its arguments; the files `beside` are put there too. Nothing is done if it exists. Raises
+    ModelError with the child's last line, or ResourceError."""
+    if target.is_dir():
+        return target
     target.parent.mkdir(exist_ok=True)
     for leftover in target.parent.glob(".converting-*"):  # we hold the lock: nobody works there
         shutil.rmtree(leftover, ignore_errors=True)
-    log(f"converting the weights of {name} to safetensors, once")
     staging = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
-    command = [sys.executable, "-P", "-c", _CONVERT, str(source), str(staging)]
+    command = [sys.executable, "-P", "-c", script, source, str(staging)]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=offline)
@@ -147,10 +161,8 @@ def _converted(name: str, source: Path, target: Path, log: Log) -> Path:
             raise ResourceError(f"converting {name} was killed: probably not enough memory for it")
         if done.returncode:
             raise ModelError(f"{name} cannot be converted: {last_line(done.stderr)}")
-        # Config and tokenizer stay as they were published; only the weights change their form.
-        for entry in source.iterdir():
-            if entry.is_file() and matches(entry.name, SMALL_FILES):
-                shutil.copyfile(entry, staging / entry.name)
+        for entry in beside:
+            shutil.copyfile(entry, staging / entry.name)
         staging.chmod(0o755)
         for path in (*staging.iterdir(), staging):
             fsync(path)

@@ -46,20 +46,27 @@ class AnswerLoss:
 
 
 class AnchorDivergence:
-    """KL(base ‖ model), mean over the tokens of some anchors of like length: text that the base
-    itself wrote. Forgetting follows the KL to the base (Shenfeld et al. 2025, "RL's Razor")."""
+    """`weight` · KL(base ‖ model), mean over the tokens of some anchors of like length: text that
+    the base itself wrote. Forgetting follows the KL to the base (Shenfeld et al. 2025, "RL's
+    Razor")."""
 
     def __init__(
-        self, base: LoadedBase, anchors: Sequence[Sequence[int]], tokens: int, seed: int
+        self,
+        base: LoadedBase,
+        anchors: Sequence[Sequence[int]],
+        weight: float,
+        tokens: int,
+        seed: int,
     ) -> None:
         self._base = base
+        self._weight = weight
         self._anchors = sorted((list(ids) for ids in anchors), key=len)
         self._tokens = tokens
         self._seed = seed
         self._random = random.Random(seed)
 
     def __bool__(self) -> bool:
-        return bool(self._anchors)
+        return bool(self._weight and self._anchors)
 
     def __call__(self, model: PeftModel) -> torch.Tensor:
         ids, labels, mask = padded(self._base, [(row, row) for row in self._drawn()])
@@ -73,7 +80,7 @@ class AnchorDivergence:
             log_target=True,
         ).sum(-1)
         keep = labels != -100
-        return (divergence * keep).sum() / keep.sum()
+        return self._weight * (divergence * keep).sum() / keep.sum()
 
     def _drawn(self) -> list[list[int]]:
         first = self._random.randrange(len(self._anchors))

@@ -28,6 +28,7 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from autodidact.errors import Misfit, TrainingError
@@ -40,6 +41,7 @@ from autodidact.types import wire
 WARM_UP = 0.05
 CLIP = 1.0
 STATE, TENSORS = "state.json", "state.safetensors"
+_OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 Row = TypeVar("Row")
 
 
@@ -81,7 +83,9 @@ class Trainer(Generic[Row]):
             betas=(0.9, 0.99),
         )
         self._loss = loss
-        self._divergence = AnchorDivergence(base, anchors, recipe.anchor_tokens, recipe.seed)
+        self._divergence = AnchorDivergence(
+            base, anchors, recipe.kl_weight, recipe.anchor_tokens, recipe.seed
+        )
         self.model.train()
 
     def _start_from(self, adapter: dict[str, torch.Tensor]) -> None:
@@ -105,7 +109,7 @@ class Trainer(Generic[Row]):
         if not math.isfinite(loss.item()):
             raise TrainingError("the loss is not finite or no token is supervised")
         loss.backward()
-        if self.recipe.kl_weight and self._divergence:
+        if self._divergence:
             self.pull().backward()
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
         self.optimizer.step()
@@ -115,7 +119,7 @@ class Trainer(Generic[Row]):
     def pull(self) -> torch.Tensor:
         """The weighted KL term on the next anchors."""
         with self._autocast():
-            return self.recipe.kl_weight * self._divergence(self.model)
+            return self._divergence(self.model)
 
     def save(self, folder: Path, clock: Clock) -> None:
         """Everything needed to go on, without pickle; replaces `folder` as a whole."""
@@ -135,24 +139,33 @@ class Trainer(Generic[Row]):
         os.rename(fresh, folder)
 
     def restore(self, folder: Path) -> Clock:
-        """Go on from a saved state, and tell where it stood. Without one, or with one of another
-        version of this program, begin anew: the optimiser too, and the anchors."""
+        """Go on from a saved state, and tell where it stood. Without one, or with one that is
+        damaged or of another version of this program, begin anew: optimiser and anchors too."""
         self.optimizer.state.clear()
         if not folder.exists() and (_fresh(folder) / STATE).exists():
             os.rename(_fresh(folder), folder)  # cut off between the two moves of `save`
-        saved = _saved(folder)
+        saved = self._saved(folder)
         if saved is None:
             self._divergence.restore(None)
             return Clock()
-        tensors = load_file(folder / TENSORS, device=str(self.base.device))
         for name, parameter in self.parameters.items():
-            parameter.data.copy_(tensors[f"weight.{name}"])
+            parameter.data.copy_(saved.tensors[f"weight.{name}"])
             self.optimizer.state[parameter] = {
-                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+                key: saved.tensors[f"{key}.{name}"] for key in _OF_ADAM
             }
-            self.optimizer.state[parameter]["step"] = tensors[f"step.{name}"].cpu()
-        self._divergence.restore(saved.random)
-        return saved.clock
+            self.optimizer.state[parameter]["step"] = saved.tensors[f"step.{name}"].cpu()
+        self._divergence.restore(saved.state.random)
+        return saved.state.clock
+
+    def _saved(self, folder: Path) -> _Saved | None:
+        """What `save` left; None where not all of it can be read."""
+        try:
+            state = wire.from_json(_SavedState, (folder / STATE).read_bytes(), STATE)
+            tensors = load_file(folder / TENSORS, device=str(self.base.device))
+        except (OSError, Misfit, SafetensorError):
+            return None
+        keys = {f"{key}.{name}" for name in self.parameters for key in ("weight", *_OF_ADAM)}
+        return _Saved(state, tensors) if keys <= tensors.keys() else None
 
     def export(self, folder: Path, base_name: str) -> None:
         """Write the adapter as PEFT does: adapter_config.json and adapter_model.safetensors."""
@@ -197,9 +210,7 @@ class _SavedState:
     random: RandomState
 
 
-def _saved(folder: Path) -> _SavedState | None:
-    path = folder / STATE
-    try:
-        return wire.from_json(_SavedState, path.read_bytes(), path.name) if path.exists() else None
-    except Misfit:
-        return None
+@dataclass(frozen=True)
+class _Saved:
+    state: _SavedState
+    tensors: dict[str, torch.Tensor]

@@ -28,6 +28,7 @@ from hub_server import (
     UNKNOWN_WITHOUT_TOKEN,
     HubServer,
     Refusal,
+    Repository,
 )
 
 from autodidact.errors import BaseMismatch, ModelError, SettingError
@@ -540,6 +541,51 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path: Path) -> 
     assert list((tmp_path / "home" / "base-model").iterdir()) == []
     torch.load(folder / "pytorch_model.bin", weights_only=False)
     assert marker.exists()  # the trap does work
+
+
+# --- GGUF files on the Hub ---
+
+
+def gguf_repository(server: HubServer, folder: Path) -> Repository:
+    from tests.gguf_files import write_gguf
+    from tests.tiny_models import tiny
+
+    made = write_gguf(tiny(folder / "made", "smollm2"), folder / "tiny.gguf")
+    published = folder / "published"
+    published.mkdir()
+    for name in ("tiny.gguf", "other.gguf"):
+        shutil.copy(made, published / name)
+    return server.add("owner/tiny-GGUF", published)
+
+
+def test_one_gguf_file_of_a_repository_is_fetched_and_nothing_else(
+    machine: Machine, server: HubServer, tmp_path: Path
+) -> None:
+    repository = gguf_repository(server, tmp_path)
+    name = "owner/tiny-GGUF:tiny.gguf"
+    base = machine.resolve(name)
+    assert (base["name"], base["origin"], base["revision"]) == (name, "hub", repository.commit)
+    [snapshot] = (tmp_path / "huggingface" / "hub").glob("models--*/snapshots/*")
+    assert [path.name for path in snapshot.iterdir()] == ["tiny.gguf"]
+    assert (Path(base["path"]) / WEIGHTS).is_file()
+    assert machine.resolve(name)["sha256"] == base["sha256"]
+
+    shutil.rmtree(machine.home)
+    offline = machine.resolve(name, HF_ENDPOINT="http://127.0.0.1:9")
+    assert offline["sha256"] == base["sha256"], "the cached file is taken"
+    shutil.rmtree(machine.home)
+    other = machine.resolve("owner/tiny-GGUF:other.gguf", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "is not cached" in other["message"]
+
+
+def test_a_gguf_file_that_the_repository_lacks_is_told_with_those_it_has(
+    machine: Machine, server: HubServer, tmp_path: Path
+) -> None:
+    gguf_repository(server, tmp_path)
+    said = machine.resolve("owner/tiny-GGUF:big.gguf")["message"]
+    assert said == "owner/tiny-GGUF has no file big.gguf; it has other.gguf, tiny.gguf"
+    said = machine.resolve("owner/tiny-GGUF:model.safetensors")["message"]
+    assert "names no GGUF file" in said
 
 
 # --- folders ---

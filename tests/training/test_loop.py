@@ -110,6 +110,22 @@ def test_a_save_that_was_cut_off_between_its_two_moves_is_found(
     assert trainer(llama).restore(tmp_path / "resume") == Clock(step=1)
 
 
+@pytest.mark.parametrize("file", ["state.json", "state.safetensors"])
+@pytest.mark.parametrize("keep", [0, 30, None])
+def test_a_damaged_state_is_begun_anew(
+    llama: LoadedBase, tmp_path: Path, file: str, keep: int | None
+) -> None:
+    made = trainer(llama)
+    made.step(ROWS, 0.5)
+    made.save(tmp_path / "resume", Clock(step=1))
+    path = tmp_path / "resume" / file
+    path.unlink() if keep is None else path.write_bytes(path.read_bytes()[:keep])
+    again = trainer(llama)
+    before = weights(again)
+    assert again.restore(tmp_path / "resume") == Clock()
+    assert all(torch.equal(a, b) for a, b in zip(weights(again), before, strict=True))
+
+
 def test_a_state_that_another_version_left_is_begun_anew(llama: LoadedBase, tmp_path: Path) -> None:
     (tmp_path / "resume").mkdir()
     (tmp_path / "resume" / "state.json").write_text('{"step": 9, "random": []}')

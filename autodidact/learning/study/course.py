@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from autodidact.learning.study import planning
-from autodidact.learning.study.session import Session
+from autodidact.learning.study.session import RESUME, Session
 from autodidact.training.pace import Clock
 from autodidact.types.cycle import Plan
 from autodidact.types.events import DoneEvent, LogEvent, StepEvent, StopEvent
@@ -79,7 +79,7 @@ def study(session: Session) -> None:
 def _all_time_left(session: Session, plan: Plan, measured_s: float) -> Plan:
     """Training gets what measuring will not need: the candidate takes about as long as its parent
     took. Once a step is saved, the plan stands."""
-    if (session.folder / "resume").exists():
+    if (session.folder / RESUME).exists():
         return plan
     left_s = session.left_s - 1.5 * measured_s - MARGIN_S
     plan = replace(plan, train_s=max(plan.train_s, left_s))
@@ -92,15 +92,18 @@ def _train(session: Session, ready: Preparation, plan: Plan) -> bool:
     from autodidact.training import loop
 
     session.phase("training")
+    saved = (session.folder / RESUME).exists()
 
     def follow(clock: Clock, recent_s: Sequence[float]) -> None:
+        if saved and clock.step == 1:
+            session.emit(LogEvent(f"{RESUME} cannot be read: it trains from the beginning"))
         left = clock.steps - clock.step
         eta_s = fmean(recent_s) * left
         session.emit(StepEvent(clock.step, clock.steps, clock.losses[-1], eta_s))
 
     early, batches = ready.batches(plan)
     clock, ended = loop.train(
-        ready.trainer, early, batches, planning.PlanPace(plan), session.folder / "resume", follow,
+        ready.trainer, early, batches, planning.PlanPace(plan), session.folder / RESUME, follow,
         session.stop,
     )  # fmt: skip
     if not ended:

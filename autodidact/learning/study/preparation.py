@@ -8,6 +8,7 @@ on keeps to the anchors, the precision and the plan that it began with.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from autodidact.engine import Engine
 from autodidact.engine.examinee import Examinee
 from autodidact.errors import TrainingError
 from autodidact.learning.study import planning
-from autodidact.learning.study.session import Session
+from autodidact.learning.study.session import RESUME, Session
 from autodidact.lessons import self_written
 from autodidact.models import loading
 from autodidact.training import anchors as anchoring
@@ -73,10 +74,9 @@ class Preparation:
 def anchors(session: Session, engine: Engine) -> Anchors:
     """Those of earlier cycles and what this one adds; a job that goes on keeps to those it began
     with, for what is trained and measured depends on them."""
-    known = Path(session.job.anchors)
     target = session.folder / "anchors.json"
-    if not target.exists():
-        have = anchoring.read(json.loads(known.read_text()) if known.exists() else None)
+    if _anchors_in(target) is None:
+        have = _anchors_in(Path(session.job.anchors)) or Anchors()
         if have.complete:
             return have
         session.phase("preparing")
@@ -84,7 +84,16 @@ def anchors(session: Session, engine: Engine) -> Anchors:
         whole = anchoring.extend(engine, have, share, session.progress)
         session.write(target.name, json.dumps(whole.plain()))
     session.emit(AnchorsEvent(str(target)))
-    return anchoring.read(json.loads(target.read_text()))
+    return _anchors_in(target) or Anchors()
+
+
+def _anchors_in(path: Path) -> Anchors | None:
+    """What a file holds; None without one that makes sense."""
+    try:
+        found = anchoring.read(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return None
+    return found if found.texts or found.chats else None
 
 
 def parent_tensors(session: Session) -> dict[str, torch.Tensor] | None:
@@ -106,7 +115,9 @@ def prepare(session: Session, engine: Engine, anchors: Anchors) -> Preparation:
     for number, rows in _self_written(session, engine).items():
         lessons[number] += tokenise(base, rows)
     old = weighted(tokenise(base, job.replay), job.shares)
-    plan = session.kept(Plan, PLAN) or _plan(session, trainer, weaving, lessons, old)
+    plan = session.kept(Plan, PLAN)
+    if plan is None:
+        plan = _plan(session, trainer, weaving, lessons, old)
     new = [s for i in plan.documents for s in lessons[i]]
     if not lessons:
         new, old = old, []
@@ -123,6 +134,9 @@ def _recipe(session: Session, engine: Engine, adapter: Mapping[str, torch.Tensor
     """The recipe of the base's size. An adapter goes on at its own rank, whatever the setting is by
     now, and with a KL weight that follows its drift."""
     begun = session.kept(Plan, PLAN)
+    if begun is None:  # steps that an earlier plan trained are not of this one
+        shutil.rmtree(session.folder / RESUME, ignore_errors=True)
+        shutil.rmtree(session.folder / f"{RESUME}.new", ignore_errors=True)
     autocast = begun.autocast if begun else autocast_pays(engine)
     recipe = recipe_for(engine.base.parameters, session.settings, autocast)
     if adapter is None:

@@ -14,9 +14,11 @@ from autodidact.errors import Misfit
 from autodidact.settings import TrainingSettings
 from autodidact.types import wire
 from autodidact.types.cycle import Job
-from autodidact.types.events import Phase, PhaseEvent, ProgressEvent, StudyEvent
+from autodidact.types.events import LogEvent, Phase, PhaseEvent, ProgressEvent, StudyEvent
 
 T = TypeVar("T")
+RESUME = "resume"
+"""The folder of a training's saved state."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,16 @@ class Session:
     # What an earlier start of the job found out ---------------------------------------------
 
     def kept(self, kind: type[T], name: str) -> T | None:
-        """What `keep` left under this name; None without it, or where another version of this
-        program left it: then it is found out anew."""
+        """What `keep` left under this name; None without it, or where it is damaged or another
+        version of this program left it: then a line says so, and it is found out anew."""
         path = self.folder / name
+        if not path.exists():
+            return None
         try:
-            return wire.from_json(kind, path.read_bytes(), name) if path.exists() else None
-        except Misfit:
+            return wire.from_json(kind, path.read_bytes(), name)
+        except Misfit as error:
+            path.unlink()
+            self.emit(LogEvent(f"found out anew: {error}"))
             return None
 
     def keep(self, name: str, value: object) -> None:

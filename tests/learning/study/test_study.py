@@ -579,6 +579,32 @@ def test_the_plan_of_a_resumed_job_is_the_first_one(
     assert asked == {2}, "only the planned documents are measured"
 
 
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("plan.json", "plan.json"),
+        ("measured.json", "measured.json"),
+        ("measured-parent-1.0.json", "measured-parent-1.0.json"),
+        ("resume/state.safetensors", "resume cannot be read"),
+        ("anchors.json", ""),
+    ],
+)
+def test_what_was_damaged_is_found_out_anew_and_told(
+    whole: Whole, tmp_path: Path, tiny_folder: ModelFolder, file: str, says: str
+) -> None:
+    path = write_job(tmp_path, tiny_folder("llama"))
+    (path.parent / "anchors.json").write_bytes((tmp_path / "anchors-known.json").read_bytes())
+    run(path, 3)
+    (path.parent / file).write_text("{")
+    events = run(path)
+    assert any(says in event["line"] for event in of(events, "log"))
+    assert events[-1]["event"] == "done"
+    if file in ("plan.json", "resume/state.safetensors"):
+        assert steps(events)[0] == 1, "what another plan trained is not of this one"
+    if file != "plan.json":
+        assert files(path.parent / "adapter") == files(whole[0] / "adapter")
+
+
 def test_a_resumed_job_measures_what_it_measured_before(
     tmp_path: Path, tiny_folder: ModelFolder
 ) -> None:
