@@ -34,6 +34,7 @@ from pydantic import (
     create_model,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -212,6 +213,13 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
+    @field_validator("home", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if not str(value).strip():
+            raise PydanticCustomError("empty_home", "must name a folder")
+        return value
+
     model: str = "auto"
     """The base model: "auto", a Hugging Face name, a folder, or a GGUF file (`model.gguf`, or
     `owner/name:model.gguf` on the Hub). Fixed at the first start."""
@@ -332,9 +340,9 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"{path}: not valid TOML: {error}") from None
     except (ValueError, OSError) as error:
-        raise SettingError(f"settings: {str(error).splitlines()[0]}") from None
+        raise SettingError(f"{path or 'settings'}: {str(error).splitlines()[0]}") from None
     loaded = _anchored(loaded, root)
-    if loaded.model != "auto" and (root / loaded.model).is_dir():
+    if loaded.model != "auto" and (root / loaded.model).exists():
         loaded = loaded.model_copy(update={"model": str((root / loaded.model).resolve())})
     return loaded
 
@@ -423,6 +431,17 @@ def _nearest(name: str, known: set[str] | list[str]) -> str:
     return f"; did you mean {match[0]}?" if match else ""
 
 
+_SAYS = {
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "finite_number": "must be a finite number",
+}
+"""Python's words for types, in TOML's."""
+
+
 def _one_line(error: ValidationError, path: Path | None, whole: type[Settings]) -> str:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
@@ -431,4 +450,5 @@ def _one_line(error: ValidationError, path: Path | None, whole: type[Settings]) 
         known = [name for name, _ in leaves(whole)] + list(Settings.model_fields)
         return f"{where}: {key}: no such setting{_nearest(key, known)}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {key}: {first['msg']}{more}"
+    says = _SAYS.get(first["type"], first["msg"])
+    return f"{where}: {key}: {says}{more}"

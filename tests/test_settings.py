@@ -234,6 +234,34 @@ def test_a_variable_with_a_bad_value_is_refused(
     refused(write(""))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('home = ""', "home: must name a folder"),
+        ('[sources]\nfiles = "library"', "sources.files: must be a list"),
+        ("server = 5", "server: must be a table"),
+    ],
+)
+def test_what_is_of_another_kind_is_told_in_words_of_the_file(
+    write: Callable[[str], Path], text: str, says: str
+) -> None:
+    assert refused(write(text)).endswith(says)
+
+
+def test_a_file_that_is_no_text_is_named(write: Callable[[str], Path]) -> None:
+    path = write("")
+    path.write_bytes(b"\xff\xfe")
+    assert str(path) in refused(path)
+
+
+def test_a_model_beside_the_file_is_found_from_there(
+    write: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = write('model = "tiny.gguf"')
+    (path.parent / "tiny.gguf").touch()
+    assert settings.load(path).model == str((path.parent / "tiny.gguf").resolve())
+
+
 def test_a_flag_with_a_bad_value_names_its_key(write: Callable[[str], Path]) -> None:
     assert "cycle_minutes: " in refused(write(""), cycle_minutes=-1.0)
 

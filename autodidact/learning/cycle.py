@@ -114,6 +114,7 @@ class Learner:
         job = read_job(self._home, cycle)
         if job is None:  # rolled back this very moment
             return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), None, begun)
+        self._check_parent(job, begun)
         try:
             study = run_study(
                 checkpoints.staging(self._home, cycle) / JOB,
@@ -148,6 +149,20 @@ class Learner:
             cycle, job.kind, len(job.lessons), len(job.probes),
         )  # fmt: skip
         return cycle
+
+    def _check_parent(self, job: Job, begun: float) -> None:
+        """Raises CheckpointError where the version to go on from is damaged: no cycle can mend it,
+        so none is tried, and its documents are not to blame."""
+        if not job.parent:
+            return
+        try:
+            checkpoints.verify(self._home, job.parent.version, job.base.sha256)
+        except CheckpointError as error:
+            self._close(job.cycle, "interrupted", (Reason("", str(error)),), None, begun)
+            raise CheckpointError(
+                f"{error}: nothing can be learned on it; go back to an older version with "
+                "python -m autodidact rollback --to N (python -m autodidact versions lists them)"
+            ) from error
 
     def _decide(self, cycle: int, job: Job, study: StudyResult, begun: float) -> CycleReport:
         """Gate the measurements; publish or reject. The main decision of the project."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autodidact import checkpoints
-from autodidact.errors import SourceError, SourceUnreachable
+from autodidact.errors import CheckpointError, SourceError, SourceUnreachable
 from autodidact.learning.cycle import Learner
 from autodidact.models import bases
 from autodidact.reports import prose
@@ -336,6 +336,23 @@ def test_when_every_look_is_refused_the_last_one_says_why(bench: Bench) -> None:
     assert report.step == 0.5
     assert [look.ok for look in report.looks] == [False, False]
     assert checkpoints.current(bench.home) == 0
+
+
+def test_a_damaged_parent_ends_the_learner_with_the_way_back(bench: Bench) -> None:
+    """No cycle can mend it, so none is tried again and again; its documents are not to blame."""
+    bench.restart(training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    bench.learn()
+    weights = checkpoints.folder(bench.home, 1) / checkpoints.WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:5])
+    with pytest.raises(CheckpointError, match="python -m autodidact rollback --to N") as caught:
+        bench.learner.learn()
+    assert "000001" in str(caught.value)
+    assert bench.cycle(2).state == "interrupted"
+    assert {d.tries for d in bench.store.documents.in_state("queued")} == {0}
+    weights.write_bytes(whole)
+    assert bench.learn().state == "published"
 
 
 def test_what_faded_of_earlier_documents_refuses_a_cycle(bench: Bench) -> None:

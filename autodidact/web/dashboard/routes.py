@@ -7,6 +7,7 @@ Titles, questions and answers come from outside: the templates escape them.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -15,11 +16,13 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.responses import Response
 
-from autodidact.errors import StoreOutdated
+from autodidact.errors import AutodidactError
 from autodidact.reports import archive, prose
 from autodidact.reports.retention import fold, per_cent, retention
 from autodidact.store.ledger import LearnerStore
 from autodidact.web.site import Site, site_of
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -165,7 +168,8 @@ def _read(site: Site, function: Callable[[LearnerStore], T]) -> T | None:
         return function(store)
     except FileNotFoundError:
         return None
-    except StoreOutdated as error:
+    except AutodidactError as error:  # outdated or damaged
+        log.warning("%s", error)
         raise HTTPException(503, str(error)) from None
     except sqlite3.Error:
         raise HTTPException(503, "learner.db cannot be read at present; try again") from None
