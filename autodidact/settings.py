@@ -89,6 +89,8 @@ class ScheduleSettings(Section):
     """How often the sources are asked for something new."""
     learn_minutes: float = Field(1.0, gt=0)
     """How often the learner looks whether there is something to learn; cycles never overlap."""
+    gives_way: bool = True
+    """Whether a study takes the lowest priority, so that chat and all else go first."""
 
 
 class TrainingSettings(Section):

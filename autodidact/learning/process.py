@@ -52,6 +52,7 @@ def run_study(
             env=_environment(),
             cwd=job.parent,
             pass_fds=(lock_handle,),
+            start_new_session=True,  # its priority is its own (`study.priority`)
             text=True,
         )
     ended = threading.Event()

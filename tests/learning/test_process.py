@@ -143,6 +143,7 @@ def test_the_study_runs_with_the_lock_and_a_working_folder_of_its_own(
     held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     assert str(job.parent / "lock") in held
     assert os.readlink(f"/proc/{pid}/cwd") == str(job.parent)
+    assert os.getsid(pid) == pid, "a session of its own, and so a priority of its own"
     (tmp_path / "go").touch()
     runner.join()
 

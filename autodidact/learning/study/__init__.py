@@ -6,6 +6,7 @@
     preparation   anchors, the trainer, what it trains on, the plan
     planning      what fits into the time: pure
     measuring     which questions are asked, and the answers of each version
+    priority      everything else on the machine goes first
     search        what was trained, and shorter steps towards it
 
 A fresh process for every cycle (memory of long training loops grows), started and heard by

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autodidact.errors import AutodidactError
+from autodidact.learning.study import priority
 from autodidact.learning.study.course import study
 from autodidact.learning.study.session import Session
 from autodidact.types import wire
@@ -38,6 +39,8 @@ def main(path: Path) -> NoReturn:
 
     try:
         job = wire.from_json(Job, path.read_bytes(), path.name)
+        if job.gives_way:
+            priority.give_way()
         study(Session(job, path.parent, emit, stop, training))
         code = 0
     except AutodidactError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -923,6 +924,27 @@ def test_whether_half_precision_pays_is_measured(
 ) -> None:
     monkeypatch.undo()
     assert preparation.autocast_pays(Engine(llama)) in (True, False)
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_the_process_gives_way_to_everything_else(
+    tmp_path: Path, tiny_folder: ModelFolder, gives_way: bool
+) -> None:
+    """Its niceness, and that of its session's scheduling group, where the kernel has such."""
+    path = write_job(tmp_path, tiny_folder("llama"), steps=100_000, gives_way=gives_way)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "autodidact.learning.study", str(path)],
+        env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert "loading" in child.stdout.readline()
+    group = Path(f"/proc/{child.pid}/autogroup")
+    kept = group.read_text().split()[-1] if group.exists() else str(19 * gives_way)
+    niceness = os.getpriority(os.PRIO_PROCESS, child.pid)
+    ended(child)
+    assert kept == str(19 * gives_way)
+    assert niceness == (19 if gives_way else os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def test_the_process_ends_when_its_standard_input_closes(
