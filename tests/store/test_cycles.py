@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from autodidact.store.ledger import LearnerStore
-from autodidact.types.cycle import CycleState, Kind, Reason, reasons_from_json
+from autodidact.types.cycle import Count, CycleState, Kind, Reason, reasons_from_json
 from autodidact.types.report import CycleReport
 from tests.ledgers import figures
 from tests.store.rows import answered, document, run_cycle
@@ -100,3 +102,22 @@ def test_the_rise_in_general_text_is_that_of_the_latest_published_cycle(
         report = CycleReport(n, "published", 0, figures=found)
         store.cycles.finish(n, "published", (), report)
         assert store.cycles.latest_rise() is None
+
+
+def test_reports_of_a_home_from_before_are_read_whole(tmp_path: Path) -> None:
+    """As 2790bd5 stored them: figures among the other keys, reasons as texts, λ by its letter."""
+    with sqlite3.connect(tmp_path / "learner.db") as db:
+        db.executescript((Path(__file__).parent / "home_before_facts.sql").read_text())
+    store = LearnerStore(tmp_path / "learner.db")
+    second, first = (cycle.report for cycle in store.cycles.latest())
+    assert first is not None
+    assert second is not None
+    assert first.figures is not None
+    assert second.figures is not None
+    assert (second.figures.taught, second.figures.kept) == (Count(7, 7, 0), Count(7, 7, 7))
+    assert (second.step, second.looks[-1].figures) == (1.0, second.figures)
+    assert {rule.rule for rule in second.rules} == {"learned", "general", "kept", "chat"}
+    assert all(look.rules for look in second.looks)
+    assert len(second.probes) > len(first.probes) > 20
+    assert store.cycles.latest_rise() == pytest.approx(second.figures.general.rise)
+    store.close()
