@@ -1,11 +1,16 @@
 # make run    set up, start learner and server (Ctrl-C stops both)
 # make test   set up from nothing, lint, types, all tests
 # make lock   write constraints.txt anew
-# Variables: PYTHON=python3.12  VENV=.venv  TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Variables: PYTHON=python3.12  VENV=.venv
+#   TORCH_INDEX=URL  where PyTorch comes from; "" is the usual index, whose Linux build brings CUDA.
+#                    By default PyTorch's CPU builds on Linux without an NVIDIA GPU.
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH_INDEX ?=
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && \
+	[ ! -e /proc/driver/nvidia/version ] && echo $(CPU_BUILDS))
+TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements.txt)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -19,7 +24,9 @@ $(BIN)/python:
 
 $(VENV)/.run: requirements.txt constraints.txt | $(BIN)/python
 	@echo "installing what Autodidact needs; the first time this takes a few minutes"
-	$(if $(TORCH_INDEX),$(PIP) install --quiet torch==2.13.0 --index-url $(TORCH_INDEX))
+	$(if $(TORCH_INDEX),@echo "PyTorch from $(TORCH_INDEX) (make TORCH_INDEX= takes the usual build)"; \
+		$(PIP) install --quiet --retries 1 --timeout 15 $(TORCH) --index-url $(TORCH_INDEX) || \
+		echo "$(TORCH_INDEX) gives no $(TORCH): taking the usual build")
 	$(PIP) install --quiet -r requirements.txt -c constraints.txt
 	@touch $@
 
