@@ -115,7 +115,6 @@ class Agenda:
             rise=(self.store.cycles.latest_rise() or 0.0) if parent else 0.0,
             anchors=str(self.home / "anchors.json"),
             threads=training.threads,
-            gives_way=self.settings.schedule.gives_way,
         )
 
     def kind(self) -> Kind | None:

@@ -121,6 +121,7 @@ class Learner:
                 self.stopping,
                 lambda event: self._follow(job, event),
                 self._lock_handle,
+                gives_way=self.settings.schedule.gives_way,
             )
         except StudyStop:
             log.info("cycle %d stops here and goes on at the next start", cycle)

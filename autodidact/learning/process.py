@@ -29,6 +29,7 @@ from autodidact.types.events import (
 )
 
 STOP_WITHIN_S = 6.0
+GIVE_WAY = "--give-way"
 
 
 class StudyStop(Exception):
@@ -40,12 +41,17 @@ def run_study(
     stopping: threading.Event,
     follow: Callable[[StudyEvent], None],
     lock_handle: int,
+    *,
+    gives_way: bool = True,
 ) -> StudyResult:
-    """Run a job to its end, passing on each event. Raises StudyStop or TrainingError."""
+    """Run a job to its end, passing on each event; with `gives_way` at the lowest priority. Raises
+    StudyStop or TrainingError."""
     errors = job.with_name("study.log")
+    command = [sys.executable, "-m", "autodidact.learning.study"]
+    command += [GIVE_WAY] if gives_way else []
     with open(errors, "ab") as log_file:
         child = subprocess.Popen(
-            [sys.executable, "-m", "autodidact.learning.study", str(job)],
+            [*command, str(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,

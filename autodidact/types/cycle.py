@@ -260,8 +260,7 @@ class Job:
     each fact is due; `when_learned` is the log-probability of each earlier answer then; `limits`
     how many probes of a split are asked; `known` is by arm ("base", "parent"); `rise` is what the
     parent has drifted. `training` are the settings of that name; `anchors` a file that may not be
-    there yet. `steps` fixes what time sets otherwise; `gives_way`: everything
-    else on the machine goes first."""
+    there yet. `steps` fixes what time sets otherwise."""
 
     cycle: int
     kind: Kind
@@ -285,7 +284,6 @@ class Job:
     anchors: str
     threads: int
     steps: int | None = None
-    gives_way: bool = True
 
     @property
     def parent_version(self) -> int:

@@ -1,4 +1,4 @@
-"""The study process of one cycle: `python -m autodidact.learning.study JOB.json`
+"""The study process of one cycle: `python -m autodidact.learning.study [--give-way] JOB.json`
 
     __main__      the process: hears `stop`, says events
     course        the main path: prepare, measure, train, measure, look nearer

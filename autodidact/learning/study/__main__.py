@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autodidact.errors import AutodidactError
+from autodidact.learning.process import GIVE_WAY
 from autodidact.learning.study import priority
 from autodidact.learning.study.course import study
 from autodidact.learning.study.session import Session
@@ -39,8 +40,6 @@ def main(path: Path) -> NoReturn:
 
     try:
         job = wire.from_json(Job, path.read_bytes(), path.name)
-        if job.gives_way:
-            priority.give_way()
         study(Session(job, path.parent, emit, stop, training))
         code = 0
     except AutodidactError as error:
@@ -64,4 +63,6 @@ def _watch(stop: threading.Event, training: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if GIVE_WAY in sys.argv:
+        priority.give_way()
+    main(Path(sys.argv[-1]))

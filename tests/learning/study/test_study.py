@@ -27,6 +27,7 @@ from autodidact.engine import Engine
 from autodidact.engine.examinee import Examinee
 from autodidact.errors import CheckpointError, TrainingError
 from autodidact.evaluation import recall, well_formed
+from autodidact.learning.process import GIVE_WAY
 from autodidact.learning.study import course, planning, preparation
 from autodidact.learning.study.preparation import Preparation
 from autodidact.learning.study.session import Session
@@ -931,9 +932,12 @@ def test_the_process_gives_way_to_everything_else(
     tmp_path: Path, tiny_folder: ModelFolder, gives_way: bool
 ) -> None:
     """Its niceness, and that of its session's scheduling group, where the kernel has such."""
-    path = write_job(tmp_path, tiny_folder("llama"), steps=100_000, gives_way=gives_way)
+    path = write_job(tmp_path, tiny_folder("llama"), steps=100_000)
     child = subprocess.Popen(
-        [sys.executable, "-m", "autodidact.learning.study", str(path)],
+        [
+            sys.executable, "-m", "autodidact.learning.study", *([GIVE_WAY] if gives_way else []),
+            str(path),
+        ],
         env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
