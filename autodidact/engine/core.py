@@ -14,6 +14,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,14 @@ class Engine:
         }
         adapt(self._tree, self._router)
         self._turn = threading.Lock()
+
+    def load_folder(self, number: int, folder: Path) -> Version:
+        """`load`, from an adapter's folder as PEFT writes it: the bytes on disk."""
+        return self.load(
+            number,
+            (folder / "adapter_config.json").read_bytes(),
+            (folder / "adapter_model.safetensors").read_bytes(),
+        )
 
     def load(self, number: int, config_json: bytes, weights: bytes) -> Version:
         """Build a version from the bytes of adapter_config.json and adapter_model.safetensors.

@@ -137,11 +137,7 @@ class School:
 
     def load(self, folder: Path, number: int) -> Version:
         """The trained version as a server would load it: from the bytes on disk."""
-        return self.engine.load(
-            number,
-            (folder / "adapter" / "adapter_config.json").read_bytes(),
-            (folder / "adapter" / "adapter_model.safetensors").read_bytes(),
-        )
+        return self.engine.load_folder(number, folder / "adapter")
 
     def stream(
         self, lesson: TrialLesson, *, early: bool, weave: bool = True

@@ -42,7 +42,7 @@ def study(session: Session) -> None:
     came_from = session.job.parent
     parent = engine.untouched
     if came_from:
-        parent = measuring.load(engine, came_from.version, Path(came_from.path))
+        parent = engine.load_folder(came_from.version, Path(came_from.path))
     anchors = preparation.anchors(session, engine)
     ready = preparation.prepare(session, engine, anchors)
     bench = measuring.Bench(session, engine, parent, anchors, ready.plan.documents)

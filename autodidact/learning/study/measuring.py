@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from autodidact.engine import Engine, Version
 from autodidact.engine.examinee import Examinee
@@ -34,15 +33,6 @@ class Selection:
     probes: tuple[str, ...]
     blocks: int
     chats: int
-
-
-def load(engine: Engine, number: int, folder: Path) -> Version:
-    """A version as the server will load it: from the bytes on disk."""
-    return engine.load(
-        number,
-        (folder / "adapter_config.json").read_bytes(),
-        (folder / "adapter_model.safetensors").read_bytes(),
-    )
 
 
 class Bench:

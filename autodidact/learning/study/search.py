@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from autodidact.engine import Engine
 from autodidact.errors import CheckpointError, TrainingError
 from autodidact.evaluation import judge
-from autodidact.learning.study.measuring import Bench, load
+from autodidact.learning.study.measuring import Bench
 from autodidact.learning.study.preparation import parent_tensors
 from autodidact.learning.study.session import Session
 from autodidact.training.blend import blend
@@ -29,7 +29,7 @@ def search(session: Session, engine: Engine, bench: Bench) -> float:
     for step in STEPS:
         folder = _at(session, step)
         try:
-            version = load(engine, session.job.cycle, folder)
+            version = engine.load_folder(session.job.cycle, folder)
         except CheckpointError as error:
             session.emit(UnsoundEvent(str(error)))
             raise TrainingError(f"the trained adapter does not load: {error}") from error
