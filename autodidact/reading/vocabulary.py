@@ -14,7 +14,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 YEAR = r"(?:1[0-9]{3}|20[0-2][0-9])"
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-_WORD_NUMBERS = _listed(
+WORD_NUMBERS = _listed(
     """
     one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
@@ -23,9 +23,9 @@ _WORD_NUMBERS = _listed(
 )
 NUMBER = (
     r"(?:\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?|(?:"
-    + "|".join(sorted(_WORD_NUMBERS, key=len, reverse=True))
+    + "|".join(sorted(WORD_NUMBERS, key=len, reverse=True))
     + r")(?:[- ](?:"
-    + "|".join(_WORD_NUMBERS)
+    + "|".join(WORD_NUMBERS)
     + r"))*)"
 )
 UNIT = (
