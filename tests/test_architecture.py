@@ -30,7 +30,7 @@ ROOMS: dict[str, str] = {
     "models": "types errors settings home",
     "engine": "types errors models",
     "training": "types errors settings models engine",
-    "evaluation": "types reading",
+    "evaluation": "types errors reading",
     "generators": "types errors settings registry checkpoints models engine",
     "reports": "types errors store checkpoints lessons reading evaluation",
     "learning": "types errors settings home inbox store checkpoints sources curation reading "

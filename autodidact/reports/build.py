@@ -1,4 +1,5 @@
-"""The report of a cycle: every figure the decision was made on, and every answer. Pure.
+"""The report of a cycle: every figure the decision was made on, and every answer. Pure, save that
+it looks into the exam of the bundled library for questions to suggest.
 
 `cards` (the card for people) reads what is built here; so do the page and the command line.
 """
@@ -10,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from autodidact.evaluation import gate
+from autodidact.evaluation import exam, gate
+from autodidact.evaluation.exam import ExamQuestion, marked
 from autodidact.evaluation.gate import Arm
 from autodidact.lessons.probes import probe_id
 from autodidact.lessons.wordings import wordings
 from autodidact.store.documents import StoredDocument
 from autodidact.types.cycle import ARMS, ArmName, Job, Reason, Verdict
-from autodidact.types.documents import Findings, Probe
+from autodidact.types.documents import Fact, Findings, Probe
 from autodidact.types.events import StudyResult
 from autodidact.types.report import (
     BaseName,
@@ -61,7 +63,7 @@ def build(
         step=last.step,
         looks=tuple(looks),
         forgotten=_forgotten(job.probes, arms),
-        suggestions=_suggestions(documents, findings, arms["candidate"]),
+        suggestions=_suggestions(documents, findings, arms["candidate"], exam.bundled()),
         steps=study.done.steps,
         exposures=study.done.exposures,
         replay=study.done.replay,
@@ -145,18 +147,41 @@ def _forgotten(probes: Sequence[Probe], arms: Mapping[ArmName, Arm]) -> Forgotte
 
 
 def _suggestions(
-    documents: Sequence[StoredDocument], findings: Sequence[Findings], candidate: Arm
+    documents: Sequence[StoredDocument],
+    findings: Sequence[Findings],
+    candidate: Arm,
+    asked: Sequence[ExamQuestion],
 ) -> tuple[Suggestion, ...]:
-    """Questions for people, on facts whose probe passed, in a wording that is neither trained nor
-    measured; documents in turn, three at most. A sentence with a gap is no question to ask."""
+    """Questions for people, on facts whose probe passed; documents in turn, three at most. One of
+    those written by hand (`asked`) where one fits, else the rules' own, see `_own_question`."""
     found = []
     for stored, read in zip(documents, findings, strict=True):
-        for fact in read.facts:
-            result = candidate.probes.get(probe_id(stored.id, fact))
-            if result and result.correct and fact.kind in ("name", "year", "measure"):
-                question = wordings(fact).suggestion
-                if "____" in question:
-                    continue
-                found.append(Suggestion(question, stored.document.uri))
-                break
+        known = [fact for fact in read.facts if _knows(candidate, stored.id, fact)]
+        question = _exam_question(stored.document.uri, known, asked) or _own_question(known)
+        if question:
+            found.append(Suggestion(question, stored.document.uri))
     return tuple(found[:3])
+
+
+def _knows(candidate: Arm, document: int, fact: Fact) -> bool:
+    result = candidate.probes.get(probe_id(document, fact))
+    return bool(result and result.correct)
+
+
+def _exam_question(uri: str, known: Sequence[Fact], asked: Sequence[ExamQuestion]) -> str:
+    """The first of the exam that one of these facts answers and that is about this document only:
+    a suggestion goes with its document when that is forgotten. "" if there is none."""
+    for question in asked:
+        if question.uris == (uri,) and any(marked(question, fact.answer).exact for fact in known):
+            return question.question
+    return ""
+
+
+def _own_question(known: Sequence[Fact]) -> str:
+    """A wording of the rules that is neither trained nor measured, or "". A sentence with a gap is
+    no question to ask."""
+    for fact in known:
+        question = wordings(fact).suggestion
+        if fact.kind in ("name", "year", "measure") and "____" not in question:
+            return question
+    return ""

@@ -19,7 +19,9 @@ from autodidact.checkpoints import retention
 from autodidact.commands import forget
 from autodidact.commands.forget import request
 from autodidact.errors import AutodidactError, ResourceError
+from autodidact.evaluation import exam
 from autodidact.learning.staging import read_job
+from autodidact.settings import PROJECT
 from autodidact.store.ledger import LearnerStore
 from autodidact.store.scrub import FORGOTTEN
 from autodidact.types import wire
@@ -153,6 +155,27 @@ def test_reports_of_the_time_before_are_scrubbed(learned: Bench) -> None:
     assert after.figures == before.figures, "figures stay"
     assert [s.source for s in after.suggestions] == [titles[2][1]]
     assert "Brack" not in str(learned.store.status.read())
+
+
+def test_a_suggestion_of_the_exam_goes_with_its_document(bench: Bench) -> None:
+    """What the library's exam asks of a document names it, too."""
+    texts = {}
+    for name in ("anneck-light", "great-hobb"):
+        title, _, text = (PROJECT / "library" / f"{name}.md").read_text().partition("\n")
+        texts[name] = (title.removeprefix("# "), text.strip())
+    bench.place.write(texts, "library")
+    files = [str(bench.place.folder / "library")]
+    bench.restart(sources={"files": files})
+    bench.learner.fetch()
+    bench.learn()
+    asked = {question.question for question in exam.bundled()}
+    before = bench.cycle(1).report.suggestions
+    assert [s.source for s in before] == ["library/anneck-light.md", "library/great-hobb.md"]
+    assert {s.question for s in before} <= asked
+    request(bench.home, [1])
+    bench.learn()
+    assert bench.cycle(1).report.suggestions == before[1:]
+    assert found_in(bench, "Anneck", "anneck-light") == []
 
 
 def test_when_the_rest_cannot_be_relearned_the_base_serves(learned: Bench) -> None:
