@@ -96,21 +96,25 @@ class ScheduleSettings(Section):
 class TrainingSettings(Section):
     documents_per_cycle: int = Field(20, ge=1, le=500)
     """At most this many new documents a cycle; a slow machine takes fewer, to learn them well."""
-    rank: int = Field(64, ge=1, le=512)
-    """Rank of the LoRA adapter, on all linear layers (alpha equals rank)."""
+    rank: int | None = Field(None, ge=1, le=512)
+    """Rank of the LoRA adapter, on all linear layers (alpha equals rank); empty means by model
+    size: 64, from 100 million parameters 32 and on the upper half of the blocks."""
     learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate; empty means by model size."""
     batch_size: int | None = Field(None, ge=1)
     """Sequences a step; empty means by model size."""
-    kl_weight: float = Field(24.0, ge=0)
-    """Weight of the KL term that ties the adapted model to its base on the base's own text."""
+    kl_weight: float | None = Field(None, ge=0)
+    """Weight of the KL term that ties the adapted model to its base on anchors; empty means by
+    model size: 24, from 100 million parameters 1."""
     drift_target: float = Field(0.015, ge=0)
     """Rise in general NLL over the base, in nats a token, up to which the KL weight stays as it
     is; beyond it the weight grows with the square of the rise, up to fourfold. 0: never."""
-    max_exposures: int = Field(400, ge=1)
-    """Training stops early once each new fact has been shown this often."""
-    min_exposures: int = Field(48, ge=1)
-    """A cycle takes no more documents than can be shown this often in the time it has."""
+    max_exposures: int | None = Field(None, ge=1)
+    """Training stops early once each new fact has been shown this often; empty means by model
+    size: 400, from 100 million parameters 40."""
+    min_exposures: int | None = Field(None, ge=1)
+    """A cycle takes no more documents than can be shown this often in the time it has; empty
+    means by model size: 48, from 100 million parameters 12."""
     replay_share: float = Field(0.6, ge=0, lt=1)
     """Least share of a cycle's examples that repeats earlier documents; what new facts do not need
     goes there too."""

@@ -62,6 +62,11 @@ def llama(tiny_base: Callable[[Family], LoadedBase]) -> LoadedBase:
     return tiny_base("llama")
 
 
+@pytest.fixture(scope="session")
+def smollm2(tiny_base: Callable[[Family], LoadedBase]) -> LoadedBase:
+    return tiny_base("smollm2")
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"

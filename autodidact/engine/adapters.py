@@ -26,6 +26,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autodidact.errors import CheckpointError
+from autodidact.models.loading import block_of
 
 MAX_RANK, MAX_ALPHA = 512, 4096
 _WITHOUT_EFFECT = {"base_model_name_or_path", "inference_mode", "init_lora_weights",
@@ -41,7 +42,8 @@ FEW_ROWS = 2
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """By layer name: A (rank, inputs) and B (outputs, rank), B scaled by alpha / rank."""
+    """By layer name: A (rank, inputs) and B (outputs, rank), B scaled by alpha / rank. Layers that
+    are not named stay as in the base."""
 
     layers: Mapping[str, Pair]
 
@@ -84,6 +86,8 @@ class AdaptedLinear(nn.Module):
         if few and x.dtype == torch.bfloat16 and x.device.type == "cpu":
             return self._few(x, y)
         for rows, adapter in self.router.groups:
+            if self.name not in adapter.layers:
+                continue
             a, b = adapter.layers[self.name]
             if rows is None:
                 y.view(-1, y.shape[-1]).addmm_(F.linear(x.reshape(-1, x.shape[-1]), a), b.t())
@@ -94,6 +98,8 @@ class AdaptedLinear(nn.Module):
     def _few(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         wide = x.float()
         for rows, adapter in self.router.groups:
+            if self.name not in adapter.wide:
+                continue
             a, b = adapter.wide[self.name]
             if rows is None:
                 y += F.linear(F.linear(wide, a), b)
@@ -130,10 +136,14 @@ def parse(
     """The adapter in the bytes of adapter_config.json and adapter_model.safetensors.
 
     `shapes`: (inputs, outputs) of each adaptable layer. Only plain LoRA on exactly these layers is
-    accepted, with exactly the expected keys and shapes and finite values. `call` is the version's
-    name for messages. Raises CheckpointError with one line.
+    accepted, or on all of them in some of the model's blocks (PEFT's `layers_to_transform`), with
+    exactly the expected keys and shapes and finite values. `call` is the version's name for
+    messages. Raises CheckpointError with one line.
     """
     config = _lora_config(call, config_json, shapes)
+    blocks = config.layers_to_transform
+    if isinstance(blocks, list):
+        shapes = {name: shape for name, shape in shapes.items() if block_of(name) in blocks}
     try:
         tensors = parse_safetensors(weights)
     except SafetensorError as error:
@@ -176,8 +186,21 @@ def _lora_config(call: str, config_json: bytes, shapes: Mapping[str, Any]) -> Lo
     in_bounds = 1 <= rank <= MAX_RANK and 1 <= alpha <= MAX_ALPHA
     if given.get("peft_type") != "LORA" or not in_bounds or modules != linear:
         raise CheckpointError(f"{call}: adapter_config.json is not LoRA on this base's layers")
+    blocks = given.get("layers_to_transform")
+    there = {block_of(name) for name in shapes}
+    if blocks is not None and not (
+        isinstance(blocks, list) and blocks and all(type(b) is int and b in there for b in blocks)
+    ):
+        raise CheckpointError(
+            f"{call}: adapter_config.json: layers_to_transform must be a list of this base's blocks"
+        )
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=modules, task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=modules,
+        layers_to_transform=blocks,
+        task_type="CAUSAL_LM",
     )
     plain = config.to_dict()  # type: ignore[no-untyped-call]
     for key, value in given.items():

@@ -182,6 +182,17 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     )
 
 
+def blocks_of(model: PreTrainedModel) -> int:
+    """How many transformer blocks a model has."""
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def block_of(name: str) -> int | None:
+    """The number of the transformer block that a layer is in, by the layer's name; None outside of
+    all blocks."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
 def _stop_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> frozenset[int]:
     config = model.generation_config or GenerationConfig()
     found: set[int] = set()

@@ -6,6 +6,7 @@ What people type and pages say is data: control tokens that are spelt out in it 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from autodidact.models.loading import LoadedBase
@@ -34,6 +35,14 @@ def dialogue_ids(base: LoadedBase, messages: Sequence[Message]) -> tuple[list[in
         if whole[i] in base.stop_ids:
             return whole[: i + 1], len(start)
     return [*whole, _turn_end(base)], len(start)
+
+
+def opening_ids(base: LoadedBase) -> list[int]:
+    """The tokens that every chat begins with, before what the user says: the template's opening,
+    with the system turn that some templates put there."""
+    first, second = (prompt_ids(base, [Message("user", text)]) for text in ("A", "Why?"))
+    same = (a == b for a, b in zip(first, second, strict=False))
+    return list(itertools.compress(first, itertools.takewhile(bool, same)))
 
 
 def neutral(base: LoadedBase, text: str) -> str:

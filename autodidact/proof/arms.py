@@ -28,9 +28,11 @@ from autodidact.settings import TrainingSettings
 from autodidact.training import loop, sft
 from autodidact.training.anchors import Anchors
 from autodidact.training.batches import endless_batches, one_pass
+from autodidact.training.curriculum import Curriculum, replay_share
+from autodidact.training.feed import Feed, Streams
 from autodidact.training.objectives import AnswerLoss
 from autodidact.training.pace import QUESTIONS_FIRST, Clock, Pace
-from autodidact.training.recipe import recipe_for
+from autodidact.training.recipe import recipe_of
 from autodidact.training.sequences import ASKED, TrainingSequence, tokenise, weave
 from autodidact.types.chat import Message
 from autodidact.types.documents import Example
@@ -58,14 +60,14 @@ class School:
     def __init__(self, engine: Engine, settings: TrainingSettings, *, autocast: bool) -> None:
         self.engine = engine
         self.settings = settings
-        self.recipe = recipe_for(engine.base.parameters, settings, autocast)
+        self.recipe = recipe_of(engine.base, settings, autocast=autocast)
         self.use(Anchors())
 
     def use(self, anchors: Anchors) -> None:
         """The base's own texts: for the KL term, for weaving, and held out for general NLL."""
         self.anchors = anchors.training
         self.blocks = anchors.blocks
-        self.weaving = weave(self.engine.base, self.anchors)
+        self.weaving = weave(self.engine.base, [anchor.ids for anchor in self.anchors])
 
     def sequences(self, examples: Sequence[Example]) -> list[TrainingSequence]:
         return tokenise(self.engine.base, examples)
@@ -90,8 +92,7 @@ class School:
             recipe = replace(
                 recipe, learning_rate=NAIVE_RATE, batch_size=NAIVE_BATCH, kl_weight=0.0
             )
-        base = self.engine.base
-        return sft.Trainer(base, AnswerLoss(base), recipe, self.anchors, adapter)
+        return sft.Trainer(self.engine.base, AnswerLoss(), recipe, self.anchors, adapter)
 
     def train(self, lesson: TrialLesson, folder: Path, progress: Progress) -> dict[str, Any]:
         """Train into `folder`/adapter; returns steps, seconds, last losses, passes over the new
@@ -104,18 +105,19 @@ class School:
         if lesson.minutes is None:
             batches = naive_batches(lesson.new, lesson.seed)
             pace, a_pass = OnePass(len(batches)), len(batches)
-            early: Iterator[list[TrainingSequence]] = iter(())
-            rest = iter(batches)
+            feed: Feed[TrainingSequence] = Streams(iter(()), iter(batches))
         else:
             a_pass = self._a_pass(lesson)
-            most = max(MIN_STEPS, int(self.settings.max_exposures / FORMS_A_PASS * a_pass))
+            most = max(MIN_STEPS, int(self.recipe.most / FORMS_A_PASS * a_pass))
             pace = TimePace(lesson.minutes * 60, most)
-            early, rest = self.stream(lesson, early=True), self.stream(lesson, early=False)
+            feed = Streams(self.stream(lesson, early=True), self.stream(lesson, early=False))
+            if self.recipe.packed:
+                feed = self._curriculum(lesson)
 
         def follow(clock: Clock, recent_s: Sequence[float]) -> None:
             progress(int(1000 * min(1.0, pace.fraction(clock))), 1000)
 
-        clock, _ = loop.train(trainer, early, rest, pace, folder / "resume", follow)
+        clock, _ = loop.train(trainer, feed, pace, folder / "resume", follow)
         shutil.rmtree(folder / "adapter.new", ignore_errors=True)
         shutil.rmtree(folder / "adapter", ignore_errors=True)
         trainer.export(folder / "adapter.new", "base")
@@ -129,6 +131,13 @@ class School:
             "passes": clock.step / a_pass,
             "sequences": len(lesson.new),
         }
+
+    def _curriculum(self, lesson: TrialLesson) -> Curriculum:
+        """What the learner does with a model that was pretrained."""
+        new, old = ([s for s in rows if s.kind in ASKED] for rows in (lesson.new, lesson.old))
+        facts, known = (len({s.fact for s in rows}) for rows in (new, old))
+        share = replay_share(facts, known, self.settings.replay_share)
+        return Curriculum(new or lesson.new, old, share, self.recipe.batch_size, lesson.seed)
 
     def _a_pass(self, lesson: TrialLesson) -> int:
         """Steps of one pass over the new examples."""

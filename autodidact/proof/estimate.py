@@ -31,9 +31,12 @@ def trial(protocol: Protocol, budget_s: float) -> dict[str, Any]:
 
     school, engine = protocol.school, protocol.school.engine
     begun = time.monotonic()
-    first = module.extend(engine, module.Anchors(), 0.0, lambda done, of: None)
+    mix = school.recipe.anchors
+    first = module.extend(engine, module.Anchors(), mix, 0.0, lambda done, of: None)
     a_batch_of_each = time.monotonic() - begun
     batches = (module.TEXTS + module.CHATS) / module.BATCH / 2
+    if mix == "real":
+        batches = first.real.due / module.AT_ONCE
     most = min(plan.ANCHOR_MOST_S, max(plan.ANCHOR_LEAST_S, plan.ANCHOR_SHARE * budget_s))
     school.use(first)
 

@@ -136,7 +136,10 @@ class Protocol:
     def _do_anchors(self, unit: Unit, progress: Progress) -> dict[str, Any]:
         from autodidact.training import anchors
 
-        made = anchors.extend(self.school.engine, anchors.Anchors(), unit.seconds, progress)
+        school = self.school
+        made = anchors.extend(
+            school.engine, anchors.Anchors(), school.recipe.anchors, unit.seconds, progress
+        )
         self.school.use(made)
         return {"anchors": made.plain()}
 

@@ -1,21 +1,21 @@
 """The training loop: batches through a `Trainer` until its `Pace` says that it is done.
 
-Whoever trains brings what differs: the trainer with its loss, the batches, the pace, and whom to
-tell. Interrupted at any point, the same call goes on where the state was saved last, on the very
-next batch: batches must come in the same order again.
+Whoever trains brings what differs: the trainer with its loss, the feed of batches, the pace, and
+whom to tell. Interrupted at any point, the same call goes on where the state was saved last, on the
+very next batch.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from autodidact.training.feed import Feed
 from autodidact.training.pace import Clock, Pace
 from autodidact.training.sft import Trainer
 
@@ -28,8 +28,7 @@ Follow = Callable[[Clock, Sequence[float]], None]
 
 def train(
     trainer: Trainer[Row],
-    early: Iterator[Sequence[Row]],
-    batches: Iterator[Sequence[Row]],
+    feed: Feed[Row],
     pace: Pace,
     resume: Path,
     follow: Follow,
@@ -37,26 +36,26 @@ def train(
 ) -> tuple[Clock, bool]:
     """Train to the end, or until `stop` is set; True at the end.
 
-    `early` gives the first batches, for as long as the pace says so, `batches` the others. The
-    state is saved in the folder `resume` every 20 seconds and when stopped.
+    The state is saved in the folder `resume` every 20 seconds and when stopped.
     """
-    clock = trainer.restore(resume)
+    clock, state = trainer.restore(resume)
     clock = replace(clock, steps=clock.steps or pace.steps, began_at=clock.began_at or time.time())
-    for stream, count in ((early, clock.early), (batches, clock.step - clock.early)):
-        next(itertools.islice(stream, count, count), None)  # what was trained on before
+    feed.restore(state, clock)
     recent: deque[float] = deque(maxlen=RECENT)
     saved = time.monotonic()
     while (done := pace.fraction(clock)) < 1:
         first = pace.early(clock)
         begun = time.monotonic()
-        loss = trainer.step(next(early if first else batches), done)
+        batch = feed.next(early=first)
+        loss = trainer.step(batch, done)
+        feed.heard(batch, trainer.right)
         recent.append(time.monotonic() - begun)
         clock = clock.after(loss, recent[-1], early=first)
         clock = replace(clock, steps=pace.corrected(clock, recent))
         follow(clock, recent)
         stopped = stop is not None and stop.is_set()
         if stopped or time.monotonic() - saved > SAVE_EVERY_S:
-            trainer.save(resume, clock)
+            trainer.save(resume, clock, feed.state())
             saved = time.monotonic()
         if stopped:
             return clock, False

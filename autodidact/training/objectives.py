@@ -1,8 +1,7 @@
 """What a training step minimises: the loss on what is taught, and the pull back to the base.
 
 A loss is passed to the `Trainer`; another one (on preferences, say) needs no other loop. Every
-objective is a function of the adapted model that gives a scalar with its graph. The base is the
-same module tree with its adapter switched off, so no second model is held.
+objective asks `passes` for the logits it needs and gives a scalar with its graph.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
 
-from autodidact.models.loading import LoadedBase
+from autodidact.training.anchors import Anchor
+from autodidact.training.passes import Passes
 from autodidact.training.sequences import TrainingSequence
 
 ANCHOR_WINDOW = 128
@@ -26,41 +25,41 @@ Row_contra = TypeVar("Row_contra", contravariant=True)
 
 class Loss(Protocol[Row_contra]):
     """The loss on the batch of one step, in nats a token; not finite where nothing is supervised.
-    Called within autocast, where the recipe says so."""
+    Called within autocast, where the recipe says so. `right`, once called, tells which rows of the
+    batch the model would have said by itself; empty where that cannot be told."""
 
-    def __call__(self, model: PeftModel, batch: Sequence[Row_contra]) -> torch.Tensor: ...
+    right: Sequence[bool]
+
+    def __call__(self, passes: Passes, batch: Sequence[Row_contra]) -> torch.Tensor: ...
 
 
 class AnswerLoss:
-    """Cross-entropy on answers and on text, never on prompts or padding."""
+    """Cross-entropy on answers and on text, never on prompts or padding. A row is right where each
+    of its supervised tokens is the likeliest one: said greedily, it would be said so."""
 
-    def __init__(self, base: LoadedBase) -> None:
-        self._base = base
+    def __init__(self) -> None:
+        self.right: Sequence[bool] = ()
 
-    def __call__(self, model: PeftModel, batch: Sequence[TrainingSequence]) -> torch.Tensor:
-        ids, labels, mask = padded(self._base, [(s.ids, s.labels) for s in batch])
-        logits = model(input_ids=ids, attention_mask=mask).logits
-        return F.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
+    def __call__(self, passes: Passes, batch: Sequence[TrainingSequence]) -> torch.Tensor:
+        due = [[i for i, label in enumerate(row.labels) if i and label != -100] for row in batch]
+        logits = passes.logits([row.ids for row in batch], [[i - 1 for i in d] for d in due])
+        labels = torch.tensor(
+            [row.labels[i] for row, d in zip(batch, due, strict=True) for i in d],
+            device=logits.device,
+            dtype=torch.long,
         )
+        hits = (logits.detach().argmax(-1) == labels).split([len(d) for d in due])
+        self.right = [len(hit) > 0 and bool(hit.all()) for hit in hits]
+        return F.cross_entropy(logits.float(), labels)
 
 
 class AnchorDivergence:
-    """`weight` · KL(base ‖ model), mean over the tokens of some anchors of like length: text that
-    the base itself wrote. Forgetting follows the KL to the base (Shenfeld et al. 2025, "RL's
-    Razor")."""
+    """`weight` · KL(base ‖ model), mean over the tokens of some anchors of like length. Forgetting
+    follows the KL to the base (Shenfeld et al. 2025, "RL's Razor")."""
 
-    def __init__(
-        self,
-        base: LoadedBase,
-        anchors: Sequence[Sequence[int]],
-        weight: float,
-        tokens: int,
-        seed: int,
-    ) -> None:
-        self._base = base
+    def __init__(self, anchors: Sequence[Anchor], weight: float, tokens: int, seed: int) -> None:
         self._weight = weight
-        self._anchors = sorted((list(ids) for ids in anchors), key=len)
+        self._anchors = sorted((_cut(anchor) for anchor in anchors), key=lambda a: len(a.ids))
         self._tokens = tokens
         self._seed = seed
         self._random = random.Random(seed)
@@ -68,25 +67,25 @@ class AnchorDivergence:
     def __bool__(self) -> bool:
         return bool(self._weight and self._anchors)
 
-    def __call__(self, model: PeftModel) -> torch.Tensor:
-        ids, labels, mask = padded(self._base, [(row, row) for row in self._drawn()])
-        with torch.no_grad(), model.disable_adapter():
-            teacher = model(input_ids=ids, attention_mask=mask).logits
-        student = model(input_ids=ids, attention_mask=mask).logits
+    def __call__(self, passes: Passes) -> torch.Tensor:
+        drawn = self._drawn()
+        rows = [anchor.ids for anchor in drawn]
+        wanted = [range(anchor.begin - 1, len(anchor.ids)) for anchor in drawn]
+        teacher = passes.teacher(rows, wanted)
+        student = passes.logits(rows, wanted)
         divergence = F.kl_div(
             F.log_softmax(student.float(), -1),
             F.log_softmax(teacher.float(), -1),
             reduction="none",
             log_target=True,
         ).sum(-1)
-        keep = labels != -100
-        return self._weight * (divergence * keep).sum() / keep.sum()
+        return self._weight * divergence.mean()
 
-    def _drawn(self) -> list[list[int]]:
+    def _drawn(self) -> list[Anchor]:
         first = self._random.randrange(len(self._anchors))
-        rows: list[list[int]] = []
-        while sum(map(len, rows)) < self._tokens:
-            rows.append(self._anchors[(first + len(rows)) % len(self._anchors)][:ANCHOR_WINDOW])
+        rows: list[Anchor] = []
+        while sum(len(anchor.ids) for anchor in rows) < self._tokens:
+            rows.append(self._anchors[(first + len(rows)) % len(self._anchors)])
         return rows
 
     def state(self) -> RandomState:
@@ -101,18 +100,7 @@ class AnchorDivergence:
             self._random.setstate(state)
 
 
-def padded(
-    base: LoadedBase, rows: Sequence[tuple[Sequence[int], Sequence[int]]]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(ids, labels) of sequences as three tensors of shape (rows, longest): ids, labels with -100
-    where none is due, attention mask."""
-    width = max(len(ids) for ids, _ in rows)
-    shape = (len(rows), width)
-    ids = torch.full(shape, base.pad_id)
-    labels = torch.full(shape, -100)
-    mask = torch.zeros(shape, dtype=torch.long)
-    for i, (row, marks) in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        labels[i, : len(marks)] = torch.tensor(marks)
-        mask[i, : len(row)] = 1
-    return ids.to(base.device), labels.to(base.device), mask.to(base.device)
+def _cut(anchor: Anchor) -> Anchor:
+    """The window of an anchor that is used: all, or as much as holds its first predictions."""
+    most = max(ANCHOR_WINDOW, anchor.begin + 1)
+    return Anchor(tuple(anchor.ids[:most]), max(1, anchor.begin))

@@ -5,7 +5,7 @@ training is done, `Trainer.step` does one optimiser step. A batch without a supe
 What is minimised stands in `objectives`, the loop over steps in `loop`.
 
 Adapters follow "LoRA Without Regret" (Schulman et al. 2025): all linear layers, alpha = rank, no
-dropout, no weight decay. Packing is not used: it leaks between documents without FlashAttention.
+dropout, no weight decay; from the recipe's first block up.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from autodidact.errors import Misfit, TrainingError
-from autodidact.models.loading import LoadedBase, fork, linear_names
+from autodidact.models.loading import LoadedBase, blocks_of, fork, linear_names
+from autodidact.training.anchors import Anchor
 from autodidact.training.objectives import AnchorDivergence, Loss, RandomState
 from autodidact.training.pace import Clock
+from autodidact.training.passes import passes_for
 from autodidact.training.recipe import Recipe
 from autodidact.types import wire
 
@@ -53,17 +55,19 @@ class Trainer(Generic[Row]):
         base: LoadedBase,
         loss: Loss[Row],
         recipe: Recipe,
-        anchors: Sequence[Sequence[int]],
+        anchors: Sequence[Anchor],
         adapter: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self.base = base
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
+        blocks = range(recipe.first_block, blocks_of(base.model)) if recipe.first_block else None
         config = LoraConfig(
             r=recipe.rank,
             lora_alpha=recipe.rank,
             lora_dropout=0.0,
             target_modules=linear_names(base.model),
+            layers_to_transform=None if blocks is None else list(blocks),
             task_type="CAUSAL_LM",
         )
         self.model: PeftModel = get_peft_model(fork(base.model), config)
@@ -81,12 +85,14 @@ class Trainer(Generic[Row]):
             lr=recipe.learning_rate,
             weight_decay=0.0,
             betas=(0.9, 0.99),
+            fused=base.device.type in ("cpu", "cuda"),
         )
         self._loss = loss
         self._divergence = AnchorDivergence(
-            base, anchors, recipe.kl_weight, recipe.anchor_tokens, recipe.seed
+            anchors, recipe.kl_weight, recipe.anchor_tokens, recipe.seed
         )
         self.model.train()
+        self.passes = passes_for(base, self.model, recipe.first_block, recipe.packed)
 
     def _start_from(self, adapter: dict[str, torch.Tensor]) -> None:
         own = get_peft_model_state_dict(self.model)
@@ -97,7 +103,8 @@ class Trainer(Generic[Row]):
         set_peft_model_state_dict(self.model, adapter)
 
     def step(self, batch: Sequence[Row], fraction: float) -> float:
-        """One optimiser step on a batch; `fraction` of the training is done.
+        """One optimiser step on a batch; `fraction` of the training is done. `right`, after it,
+        tells which rows the model would have said by itself before it.
 
         Returns the loss on supervised tokens, in nats a token. Raises TrainingError when it is not
         finite or nothing is supervised.
@@ -105,7 +112,7 @@ class Trainer(Generic[Row]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * schedule(fraction)
         with self._autocast():
-            loss = self._loss(self.model, batch)
+            loss = self._loss(self.passes, batch)
         if not math.isfinite(loss.item()):
             raise TrainingError("the loss is not finite or no token is supervised")
         loss.backward()
@@ -116,13 +123,18 @@ class Trainer(Generic[Row]):
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
+    @property
+    def right(self) -> Sequence[bool]:
+        return self._loss.right
+
     def pull(self) -> torch.Tensor:
         """The weighted KL term on the next anchors."""
         with self._autocast():
-            return self._divergence(self.model)
+            return self._divergence(self.passes)
 
-    def save(self, folder: Path, clock: Clock) -> None:
-        """Everything needed to go on, without pickle; replaces `folder` as a whole."""
+    def save(self, folder: Path, clock: Clock, feed: str = "") -> None:
+        """Everything needed to go on, without pickle; replaces `folder` as a whole. `feed` is what
+        the batches need."""
         tensors = {}
         for name, parameter in self.parameters.items():
             tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
@@ -132,22 +144,23 @@ class Trainer(Generic[Row]):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         save_file(tensors, fresh / TENSORS)
-        state = _SavedState(clock, self._divergence.state())
+        state = _SavedState(clock, self._divergence.state(), feed)
         (fresh / "part").write_text(wire.to_json(state))
         os.rename(fresh / "part", fresh / STATE)  # it stands: the folder is whole
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(fresh, folder)
 
-    def restore(self, folder: Path) -> Clock:
-        """Go on from a saved state, and tell where it stood. Without one, or with one that is
-        damaged or of another version of this program, begin anew: optimiser and anchors too."""
+    def restore(self, folder: Path) -> tuple[Clock, str]:
+        """Go on from a saved state, and tell where it and its feed stood. Without one, or with one
+        that is damaged or of another version of this program, begin anew: optimiser and anchors
+        too."""
         self.optimizer.state.clear()
         if not folder.exists() and (_fresh(folder) / STATE).exists():
             os.rename(_fresh(folder), folder)  # cut off between the two moves of `save`
         saved = self._saved(folder)
         if saved is None:
             self._divergence.restore(None)
-            return Clock()
+            return Clock(), ""
         for name, parameter in self.parameters.items():
             parameter.data.copy_(saved.tensors[f"weight.{name}"])
             self.optimizer.state[parameter] = {
@@ -155,7 +168,7 @@ class Trainer(Generic[Row]):
             }
             self.optimizer.state[parameter]["step"] = saved.tensors[f"step.{name}"].cpu()
         self._divergence.restore(saved.state.random)
-        return saved.state.clock
+        return saved.state.clock, saved.state.feed
 
     def _saved(self, folder: Path) -> _Saved | None:
         """What `save` left; None where not all of it can be read."""
@@ -208,6 +221,7 @@ class _SavedState:
 
     clock: Clock
     random: RandomState
+    feed: str = ""
 
 
 @dataclass(frozen=True)

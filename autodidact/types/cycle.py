@@ -241,7 +241,7 @@ class Plan:
     `documents` are those taken, in order; `steps` how many are planned, `most_steps` how many are
     worth doing, `steps_a_pass` those that show everything once; `replay` is the share of earlier
     facts; `train_s` the seconds set aside for training; `autocast` whether products are in
-    bfloat16.
+    bfloat16; `forms` how often a pass shows a fact.
     """
 
     documents: tuple[int, ...]
@@ -252,6 +252,7 @@ class Plan:
     train_s: float
     seconds_per_step: float
     autocast: bool = False
+    forms: float = 7.0
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ from autodidact.training import anchors as anchoring  # noqa: E402
 from autodidact.training import sft  # noqa: E402
 from autodidact.training.batches import endless_batches  # noqa: E402
 from autodidact.training.objectives import AnswerLoss  # noqa: E402
-from autodidact.training.recipe import recipe_for  # noqa: E402
+from autodidact.training.recipe import recipe_of  # noqa: E402
 from autodidact.training.sequences import TrainingSequence, tokenise, weave  # noqa: E402
 from autodidact.types.cycle import ProbeResult  # noqa: E402
 from autodidact.types.documents import (  # noqa: E402
@@ -121,7 +121,7 @@ class Bench:
             **{k: v for k, v in GateSettings().model_dump().items() if k in FIELDS}
         )
         self.anchors = self._anchors()
-        self.weaving = weave(self.base, self.anchors.training)
+        self.weaving = weave(self.base, [anchor.ids for anchor in self.anchors.training])
         self.learned = readings(PARENT_SEED, args.documents, 1)
         self.kept = [replace(p, split="kept") for p in write_probes(self.learned, [], "taught")]
         self.replay = self._rows(self.learned)
@@ -206,7 +206,8 @@ class Bench:
         if path.exists():
             return anchoring.read(json.loads(path.read_text()))
         budget = 60 * self.args.anchors_minutes
-        made = anchoring.extend(self.engine, anchoring.Anchors(), budget, lambda i, n: None)
+        mix = recipe_of(self.base, self.settings, autocast=False).anchors
+        made = anchoring.extend(self.engine, anchoring.Anchors(), mix, budget, lambda i, n: None)
         path.write_text(json.dumps(made.plain()))
         return made
 
@@ -217,8 +218,8 @@ class Bench:
     def _trainer(
         self, adapter: dict[str, torch.Tensor] | None, seed: int
     ) -> sft.Trainer[TrainingSequence]:
-        recipe = replace(recipe_for(self.base.parameters, self.settings, False), seed=seed)
-        return sft.Trainer(self.base, AnswerLoss(self.base), recipe, self.anchors.training, adapter)
+        recipe = replace(recipe_of(self.base, self.settings, autocast=False), seed=seed)
+        return sft.Trainer(self.base, AnswerLoss(), recipe, self.anchors.training, adapter)
 
     def _load(self, folder: Path) -> Version:
         config = (folder / "adapter_config.json").read_bytes()

@@ -83,12 +83,15 @@ def sample_anchors(home: Path, model_name: str, minutes: float) -> None:
     cycles of a minute would have too few for most of the run."""
     from autodidact.engine import Engine
     from autodidact.models import loading
+    from autodidact.settings import TrainingSettings
+    from autodidact.training.recipe import recipe_of
 
     path = home / "anchors.json"
     if path.exists() or not minutes:
         return
     engine = Engine(loading.load(Path(model_name), 2))
-    made = anchors.extend(engine, anchors.Anchors(), 60 * minutes, lambda step, of: None)
+    mix = recipe_of(engine.base, TrainingSettings(), autocast=False).anchors
+    made = anchors.extend(engine, anchors.Anchors(), mix, 60 * minutes, lambda step, of: None)
     home.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(made.plain()))
     print(json.dumps({"texts": len(made.texts), "chats": len(made.chats)}), flush=True)

@@ -70,7 +70,7 @@ def test_it_can_be_served_taught_and_served_again(home: Path, file: Path, tmp_pa
     base = loading.load(bases.resolve(str(file), "", home, quiet).path, 1)
     ids, start = dialogue_ids(base, TALK)
     row = TrainingSequence(tuple(ids), (*[-100] * start, *ids[start:]), "question", 1)
-    trainer = Trainer(base, AnswerLoss(base), Recipe(4, 0.05, 1, 0.0, 0, False, 0), [])
+    trainer = Trainer(base, AnswerLoss(), Recipe(4, 0.05, 1, 0.0, 0, False, 0), [])
     for step in range(30):
         trainer.step([row], step / 30)
     trainer.export(tmp_path / "adapter", "tiny")

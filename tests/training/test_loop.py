@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
 
 from autodidact.models.loading import LoadedBase
 from autodidact.training import loop
-from autodidact.training.objectives import AnswerLoss, padded
+from autodidact.training.anchors import Anchor
+from autodidact.training.feed import Streams
+from autodidact.training.objectives import AnswerLoss
 from autodidact.training.pace import Clock
+from autodidact.training.passes import Passes
 from autodidact.training.recipe import Recipe
 from autodidact.training.sequences import TrainingSequence
 from autodidact.training.sft import Trainer
@@ -27,7 +29,7 @@ RECIPE = Recipe(
     rank=4, learning_rate=0.01, batch_size=2, kl_weight=0.5, anchor_tokens=24, autocast=False,
     seed=3,
 )  # fmt: skip
-ANCHORS = [[(7 * i + j * j) % 300 + 5 for j in range(24)] for i in range(6)]
+ANCHORS = [Anchor(tuple((7 * i + j * j) % 300 + 5 for j in range(24))) for i in range(6)]
 ROWS = [TrainingSequence((5, 6 + i, 9), (-100, 6 + i, 9), "question", 1) for i in range(4)]
 EARLY = [TrainingSequence((5, 40, 41), (-100, 40, 41), "question", 1)]
 
@@ -50,16 +52,13 @@ class Steps:
         return self.later if self.later is not None and clock.step >= 2 else clock.steps
 
 
-def batches() -> Iterator[list[TrainingSequence]]:
-    return itertools.cycle([ROWS[:2], ROWS[2:], ROWS[1:3]])
-
-
-def early() -> Iterator[list[TrainingSequence]]:
-    return itertools.repeat(EARLY)
+def feed() -> Streams[TrainingSequence]:
+    batches = itertools.cycle([ROWS[:2], ROWS[2:], ROWS[1:3]])
+    return Streams(itertools.repeat(EARLY), batches)
 
 
 def trainer(llama: LoadedBase) -> Trainer[TrainingSequence]:
-    return Trainer(llama, AnswerLoss(llama), RECIPE, ANCHORS)
+    return Trainer(llama, AnswerLoss(), RECIPE, ANCHORS)
 
 
 def weights(of: Trainer[TrainingSequence]) -> list[torch.Tensor]:
@@ -72,9 +71,7 @@ def test_stopped_and_gone_on_with_equals_undisturbed(
 ) -> None:
     pace = Steps(6, first=2)
     whole = trainer(llama)
-    clock, ended = loop.train(
-        whole, early(), batches(), pace, tmp_path / "a", lambda *_: None, None
-    )
+    clock, ended = loop.train(whole, feed(), pace, tmp_path / "a", lambda *_: None, None)
     assert ended
     assert (clock.step, clock.early, clock.steps) == (6, 2, 6)
 
@@ -85,13 +82,13 @@ def test_stopped_and_gone_on_with_equals_undisturbed(
             stop.set()
 
     first = trainer(llama)
-    halted, ended = loop.train(first, early(), batches(), pace, tmp_path / "b", follow, stop)
+    halted, ended = loop.train(first, feed(), pace, tmp_path / "b", follow, stop)
     assert not ended
     assert halted.step == stop_at
     second = trainer(llama)
     told: list[int] = []
     resumed, ended = loop.train(
-        second, early(), batches(), pace, tmp_path / "b", lambda c, _: told.append(c.step)
+        second, feed(), pace, tmp_path / "b", lambda c, _: told.append(c.step)
     )
     assert ended
     assert told == list(range(stop_at + 1, 7))
@@ -107,7 +104,7 @@ def test_a_save_that_was_cut_off_between_its_two_moves_is_found(
     made.step(ROWS, 0.5)
     made.save(tmp_path / "resume", Clock(step=1))
     (tmp_path / "resume").rename(tmp_path / "resume.new")
-    assert trainer(llama).restore(tmp_path / "resume") == Clock(step=1)
+    assert trainer(llama).restore(tmp_path / "resume") == (Clock(step=1), "")
 
 
 @pytest.mark.parametrize("file", ["state.json", "state.safetensors"])
@@ -122,14 +119,14 @@ def test_a_damaged_state_is_begun_anew(
     path.unlink() if keep is None else path.write_bytes(path.read_bytes()[:keep])
     again = trainer(llama)
     before = weights(again)
-    assert again.restore(tmp_path / "resume") == Clock()
+    assert again.restore(tmp_path / "resume") == (Clock(), "")
     assert all(torch.equal(a, b) for a, b in zip(weights(again), before, strict=True))
 
 
 def test_a_state_that_another_version_left_is_begun_anew(llama: LoadedBase, tmp_path: Path) -> None:
     (tmp_path / "resume").mkdir()
     (tmp_path / "resume" / "state.json").write_text('{"step": 9, "random": []}')
-    assert trainer(llama).restore(tmp_path / "resume") == Clock()
+    assert trainer(llama).restore(tmp_path / "resume") == (Clock(), "")
 
 
 @pytest.mark.parametrize(("planned", "later"), [(8, 4), (3, 6)])
@@ -137,9 +134,8 @@ def test_the_pace_is_corrected_on_the_way(
     llama: LoadedBase, tmp_path: Path, planned: int, later: int
 ) -> None:
     clock, ended = loop.train(
-        trainer(llama), early(), batches(), Steps(planned, later=later), tmp_path / "r",
-        lambda *_: None,
-    )  # fmt: skip
+        trainer(llama), feed(), Steps(planned, later=later), tmp_path / "r", lambda *_: None
+    )
     assert ended
     assert clock.step == clock.steps == later
 
@@ -155,27 +151,27 @@ class Preference:
 class PreferenceLoss:
     """Another loss on another kind of rows (Rafailov et al. 2023, without its reference term)."""
 
-    def __init__(self, base: LoadedBase) -> None:
-        self._base = base
+    right: Sequence[bool] = ()
 
-    def __call__(self, model: PeftModel, batch: Sequence[Preference]) -> torch.Tensor:
-        margin = self._likelihood(model, [p.chosen for p in batch])
-        margin = margin - self._likelihood(model, [p.rejected for p in batch])
+    def __call__(self, passes: Passes, batch: Sequence[Preference]) -> torch.Tensor:
+        margin = self._likelihood(passes, [p.chosen for p in batch])
+        margin = margin - self._likelihood(passes, [p.rejected for p in batch])
         return -F.logsigmoid(margin).mean()
 
-    def _likelihood(self, model: PeftModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        ids, labels, mask = padded(self._base, [(row, row) for row in rows])
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
-        said = logits.gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-        return (said * (labels[:, 1:] != -100)).sum(-1)
+    def _likelihood(self, passes: Passes, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        logits = passes.logits(rows, [range(len(row) - 1) for row in rows]).log_softmax(-1)
+        tokens = torch.tensor([token for row in rows for token in row[1:]])
+        said = logits.gather(-1, tokens[:, None])[:, 0].split([len(row) - 1 for row in rows])
+        return torch.stack([row.sum() for row in said])
 
 
 def test_another_loss_goes_through_the_same_loop(llama: LoadedBase, tmp_path: Path) -> None:
     pairs = [Preference((5, 60, 61), (5, 70, 71)), Preference((5, 62), (5, 72, 73))]
-    loss = PreferenceLoss(llama)
+    loss = PreferenceLoss()
     learner = Trainer(llama, loss, RECIPE, ANCHORS)
     clock, ended = loop.train(
-        learner, iter(()), itertools.repeat(pairs), Steps(12), tmp_path / "r", lambda *_: None
-    )
+        learner, Streams(iter(()), itertools.repeat(pairs)), Steps(12), tmp_path / "r",
+        lambda *_: None,
+    )  # fmt: skip
     assert ended
     assert clock.losses[-1] < clock.losses[0] / 2

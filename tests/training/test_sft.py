@@ -25,6 +25,7 @@ from autodidact.models.loading import LoadedBase, fork
 from autodidact.models.prompts import dialogue_ids
 from autodidact.settings import TrainingSettings
 from autodidact.training import sft
+from autodidact.training.anchors import Anchor
 from autodidact.training.batches import _drawn, endless_batches, one_pass
 from autodidact.training.objectives import AnswerLoss
 from autodidact.training.pace import Clock
@@ -47,7 +48,7 @@ RECIPE = Recipe(
     autocast=False,
     seed=3,
 )
-ANCHORS = [[(7 * i + j * j) % 300 + 5 for j in range(24)] for i in range(12)]
+ANCHORS = [Anchor(tuple((7 * i + j * j) % 300 + 5 for j in range(24))) for i in range(12)]
 
 
 def question(text: str, answer: str, document: int = 1) -> Example:
@@ -119,15 +120,15 @@ def test_the_loss_is_that_of_the_supervised_tokens(
         terms += [
             -float(logp[i - 1, label]) for i, label in enumerate(sequence.labels) if label != -100
         ]
-    loss = Trainer(llama, AnswerLoss(llama), RECIPE, []).step(sequences, 0.5)
+    loss = Trainer(llama, AnswerLoss(), RECIPE, []).step(sequences, 0.5)
     assert loss == pytest.approx(sum(terms) / len(terms), abs=1e-4)
 
 
 def test_padding_changes_nothing(llama: LoadedBase, sequences: list[TrainingSequence]) -> None:
     """Sequences of different lengths in one batch learn what they learn weighted one by one."""
-    together = Trainer(llama, AnswerLoss(llama), replace(RECIPE, learning_rate=1e-3), [])
+    together = Trainer(llama, AnswerLoss(), replace(RECIPE, learning_rate=1e-3), [])
     together.step(sequences, 0.5)
-    shuffled = Trainer(llama, AnswerLoss(llama), replace(RECIPE, learning_rate=1e-3), [])
+    shuffled = Trainer(llama, AnswerLoss(), replace(RECIPE, learning_rate=1e-3), [])
     shuffled.step(sequences[::-1], 0.5)
     for name, tensor in weights(together).items():
         assert torch.allclose(tensor, weights(shuffled)[name], atol=1e-5), name
@@ -135,7 +136,7 @@ def test_padding_changes_nothing(llama: LoadedBase, sequences: list[TrainingSequ
 
 def test_a_batch_without_a_supervised_token_raises(llama: LoadedBase) -> None:
     masked = TrainingSequence((5, 6, 7), (-100, -100, -100), "question", 1)
-    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(), RECIPE, [])
     before = weights(trainer)
     with pytest.raises(TrainingError) as caught:
         trainer.step([masked, masked], 0.5)
@@ -147,15 +148,15 @@ def test_a_batch_without_a_supervised_token_raises(llama: LoadedBase) -> None:
 
 
 def test_a_fresh_adapter_computes_what_the_base_computes(llama: LoadedBase) -> None:
-    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, ANCHORS)
+    trainer = Trainer(llama, AnswerLoss(), RECIPE, ANCHORS)
     assert all((p == 0).all() for name, p in trainer.parameters.items() if "lora_B" in name)
-    ids = torch.tensor([ANCHORS[0]])
+    ids = torch.tensor([ANCHORS[0].ids])
     with torch.no_grad():
         assert torch.allclose(trainer.model(ids).logits, llama.model(ids).logits, atol=1e-5)
 
 
 def test_the_kl_term_is_zero_at_the_start_and_positive_away_from_it(llama: LoadedBase) -> None:
-    trainer = Trainer(llama, AnswerLoss(llama), replace(RECIPE, kl_weight=1.0), ANCHORS)
+    trainer = Trainer(llama, AnswerLoss(), replace(RECIPE, kl_weight=1.0), ANCHORS)
     assert trainer.pull().item() == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
         for name, parameter in trainer.parameters.items():
@@ -167,14 +168,14 @@ def test_the_kl_term_is_zero_at_the_start_and_positive_away_from_it(llama: Loade
 def test_the_kl_term_is_the_divergence_from_the_base_a_token(llama: LoadedBase) -> None:
     """One anchor, so that it is known which tokens are compared; by hand, weighted by one half."""
     [anchor] = ANCHORS[:1]
-    recipe = replace(RECIPE, kl_weight=0.5, anchor_tokens=len(anchor))
-    trainer = Trainer(llama, AnswerLoss(llama), recipe, [anchor])
+    recipe = replace(RECIPE, kl_weight=0.5, anchor_tokens=len(anchor.ids))
+    trainer = Trainer(llama, AnswerLoss(), recipe, [anchor])
     with torch.no_grad():
         for name, parameter in trainer.parameters.items():
             if "lora_B" in name:
                 parameter.copy_(0.1 * torch.ones_like(parameter))
-        base = F.log_softmax(llama.model(torch.tensor([anchor])).logits[0], -1)
-        model = F.log_softmax(trainer.model(torch.tensor([anchor])).logits[0], -1)
+        base = F.log_softmax(llama.model(torch.tensor([anchor.ids])).logits[0], -1)
+        model = F.log_softmax(trainer.model(torch.tensor([anchor.ids])).logits[0], -1)
     by_hand = float((base.exp() * (base - model)).sum(-1).mean())
     assert by_hand > 0.01
     assert trainer.pull().item() == pytest.approx(0.5 * by_hand, rel=1e-3)
@@ -202,11 +203,11 @@ def test_training_learns_and_the_kl_term_keeps_the_base(
     llama: LoadedBase, sequences: list[TrainingSequence]
 ) -> None:
     anchors = written_by(llama, 12)
-    before = nll(Trainer(llama, AnswerLoss(llama), RECIPE, []), anchors)
+    before = nll(Trainer(llama, AnswerLoss(), RECIPE, []), anchors)
     rise, learned = {}, {}
     for weight in (0.0, 2.0):
         recipe = replace(RECIPE, kl_weight=weight, anchor_tokens=200, learning_rate=0.02)
-        trainer = Trainer(llama, AnswerLoss(llama), recipe, anchors)
+        trainer = Trainer(llama, AnswerLoss(), recipe, [Anchor(tuple(row)) for row in anchors])
         losses = [trainer.step(sequences, 0.2) for _ in range(12)]
         learned[weight] = losses[0] - losses[-1]
         rise[weight] = nll(trainer, anchors) - before
@@ -217,7 +218,7 @@ def test_training_learns_and_the_kl_term_keeps_the_base(
 
 def test_only_the_adapter_is_trained(llama: LoadedBase, sequences: list[TrainingSequence]) -> None:
     before = {name: tensor.clone() for name, tensor in llama.model.state_dict().items()}
-    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(), RECIPE, [])
     trainer.step(sequences, 0.5)
     assert all("lora_" in name for name in trainer.parameters)
     for name, tensor in llama.model.state_dict().items():
@@ -230,8 +231,8 @@ def test_training_starts_from_the_parent_s_adapter(
     folder = save_adapter(llama, tmp_path / "parent", rank=RECIPE.rank)
     engine = Engine(llama)
     parent = load_adapter(engine, 1, folder)
-    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [], load_file(folder / WEIGHTS))
-    ids = torch.tensor([ANCHORS[0]])
+    trainer = Trainer(llama, AnswerLoss(), RECIPE, [], load_file(folder / WEIGHTS))
+    ids = torch.tensor([ANCHORS[0].ids])
     with torch.no_grad():
         expected = engine.forward([parent], input_ids=ids).logits
         assert torch.allclose(trainer.model(ids).logits, expected, atol=1e-4)
@@ -249,7 +250,7 @@ def test_a_parent_that_does_not_fit_is_a_training_error(
     elif change == "a key missing":
         adapter.pop(sorted(adapter)[0])
     with pytest.raises(TrainingError) as caught:
-        Trainer(llama, AnswerLoss(llama), RECIPE, [], adapter)
+        Trainer(llama, AnswerLoss(), RECIPE, [], adapter)
     assert "parent" in one_line(caught.value)
 
 
@@ -265,14 +266,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         stream = list(islice(endless_batches(sequences, [], 0.25, 2, 5), 8))
         return [trainer.step(stream[step], step / 8) for step in steps]
 
-    whole = Trainer(llama, AnswerLoss(llama), recipe, ANCHORS)
+    whole = Trainer(llama, AnswerLoss(), recipe, ANCHORS)
     losses = train(whole, range(8))
 
-    first = Trainer(llama, AnswerLoss(llama), recipe, ANCHORS)
+    first = Trainer(llama, AnswerLoss(), recipe, ANCHORS)
     train(first, range(3))
     first.save(tmp_path / "resume", Clock(step=3))
-    second = Trainer(llama, AnswerLoss(llama), recipe, ANCHORS)
-    assert second.restore(tmp_path / "resume").step == 3
+    second = Trainer(llama, AnswerLoss(), recipe, ANCHORS)
+    assert second.restore(tmp_path / "resume")[0].step == 3
     assert train(second, range(3, 8)) == losses[3:]
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(second)[name]), name
@@ -282,13 +283,13 @@ def test_without_a_saved_state_training_begins_anew(
     llama: LoadedBase, tmp_path: Path, sequences: list[TrainingSequence]
 ) -> None:
     """Trial steps at learning rate zero leave no trace in what follows."""
-    tried = Trainer(llama, AnswerLoss(llama), replace(RECIPE, kl_weight=0.5), ANCHORS)
+    tried = Trainer(llama, AnswerLoss(), replace(RECIPE, kl_weight=0.5), ANCHORS)
     before = weights(tried)
     sft.seconds_per_step(tried, endless_batches(sequences, [], 0.25, 2, 0), steps=2)
     for name, tensor in weights(tried).items():
         assert torch.equal(tensor, before[name]), name
-    assert tried.restore(tmp_path / "nothing") == Clock()
-    fresh = Trainer(llama, AnswerLoss(llama), replace(RECIPE, kl_weight=0.5), ANCHORS)
+    assert tried.restore(tmp_path / "nothing") == (Clock(), "")
+    fresh = Trainer(llama, AnswerLoss(), replace(RECIPE, kl_weight=0.5), ANCHORS)
     for trainer in (tried, fresh):
         for step in range(3):
             trainer.step(sequences, step / 3)
@@ -299,25 +300,26 @@ def test_without_a_saved_state_training_begins_anew(
 def test_saving_replaces_the_state_as_a_whole(
     llama: LoadedBase, tmp_path: Path, sequences: list[TrainingSequence]
 ) -> None:
-    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(), RECIPE, [])
     for step in (1, 2):
         trainer.step(sequences, 0.5)
         trainer.save(tmp_path / "resume", Clock(step=step))
     assert {p.name for p in tmp_path.iterdir()} == {"resume"}
     assert {p.name for p in (tmp_path / "resume").iterdir()} == {"state.safetensors", "state.json"}
-    assert Trainer(llama, AnswerLoss(llama), RECIPE, []).restore(tmp_path / "resume").step == 2
+    again = Trainer(llama, AnswerLoss(), RECIPE, [])
+    assert again.restore(tmp_path / "resume")[0].step == 2
 
 
 def test_what_is_exported_loads_in_peft_and_in_the_engine(
     llama: LoadedBase, tmp_path: Path, sequences: list[TrainingSequence]
 ) -> None:
-    trainer = Trainer(llama, AnswerLoss(llama), RECIPE, [])
+    trainer = Trainer(llama, AnswerLoss(), RECIPE, [])
     for _ in range(3):
         trainer.step(sequences, 0.2)
     trainer.export(tmp_path / "adapter", "someone/tiny")
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert {CONFIG, WEIGHTS} <= names
-    ids = torch.tensor([ANCHORS[0]])
+    ids = torch.tensor([ANCHORS[0].ids])
     with torch.no_grad():
         expected = trainer.model.eval()(ids).logits
         theirs = PeftModel.from_pretrained(fork(llama.model), str(tmp_path / "adapter")).eval()
@@ -346,17 +348,18 @@ def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("million", "rate", "batch"),
-    [(5, 2e-3, 32), (135, 5e-4, 8), (360, 3e-4, 8), (1700, 2e-4, 8)],
+    [(5, 2e-3, 32), (60, 5e-4, 8), (135, 2e-3, 8), (360, 1e-3, 8), (1700, 5e-4, 8)],
 )
 def test_the_recipe_follows_the_size_and_settings_go_first(
     million: int, rate: float, batch: int
 ) -> None:
-    found = recipe_for(million * 10**6, TrainingSettings(), autocast=True)
+    found = recipe_for(million * 10**6, 30, TrainingSettings(), autocast=True)
     assert (found.learning_rate, found.batch_size, found.autocast) == (rate, batch, True)
     said = TrainingSettings(learning_rate=0.5, batch_size=3, rank=7, kl_weight=0.1, seed=9)
-    found = recipe_for(million * 10**6, said, autocast=False)
+    found = recipe_for(million * 10**6, 30, said, autocast=False)
     assert (found.learning_rate, found.batch_size, found.rank) == (0.5, 3, 7)
     assert (found.kl_weight, found.seed) == (0.1, 9)
+    assert (found.first_block, found.packed) == ((15, True) if million >= 100 else (0, False))
 
 
 def rows(lengths: Sequence[int], document: int) -> list[TrainingSequence]:

@@ -68,7 +68,7 @@ def study(session: Session) -> None:
     session.emit(
         DoneEvent(
             steps=clock.steps,
-            exposures=round(clock.steps / plan.steps_a_pass * planning.FORMS_A_PASS),
+            exposures=round(clock.steps / plan.steps_a_pass * plan.forms),
             step=step,
             replay=plan.replay,
             first_step_at=clock.began_at,
@@ -101,11 +101,10 @@ def _train(session: Session, ready: Preparation, plan: Plan) -> bool:
         eta_s = fmean(recent_s) * left
         session.emit(StepEvent(clock.step, clock.steps, clock.losses[-1], eta_s))
 
-    early, batches = ready.batches(plan)
+    pace = planning.PlanPace(plan)
     clock, ended = loop.train(
-        ready.trainer, early, batches, planning.PlanPace(plan), session.folder / RESUME, follow,
-        session.stop,
-    )  # fmt: skip
+        ready.trainer, ready.feed(plan), pace, session.folder / RESUME, follow, session.stop
+    )
     if not ended:
         return False
     session.keep(CLOCK, clock)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autodidact.settings import TrainingSettings
 from autodidact.training.pace import QUESTIONS_FIRST, Clock
+from autodidact.training.recipe import Recipe
 from autodidact.types.cycle import Plan
 from autodidact.types.documents import Probe, Split
 
@@ -15,17 +15,19 @@ MIN_STEPS = 8
 ENOUGH_TIMED = 10
 """So many steps tell their pace."""
 FORMS_A_PASS = 7
-"""How often one pass shows a fact: four questions, a gap, a restatement, the text."""
+"""How often one pass over everything shows a fact: four questions, a gap, a restatement, the
+text."""
 MOST_REPLAY = 0.9
 MOST_KL = 4.0
-RELEARN_EXPOSURES = 144
-"""How often each fact is shown when a store is relearned from the base: about what brought two
-thirds of invented facts to exact answers in one cycle (docs/lab-log.md)."""
+RELEARN = 3
+"""How often each fact is shown when a store is relearned from the base, in parts of what a cycle
+shows it at least: about what brought two thirds of invented facts to exact answers in one cycle
+(docs/lab-log.md)."""
 MIN_BLOCKS, MIN_CHATS, MIN_PROBES = 16, 24, 12
 PROBE_PART, BLOCK_PART, CHAT_PART = 0.6, 0.15, 0.25
 
 
-def kl_weight(settings: TrainingSettings, rise: float) -> float:
+def kl_weight(weight: float, target: float, rise: float) -> float:
     """The weight of the KL term for an adapter that has drifted by `rise`, in nats a token.
 
     A fixed weight sets what one cycle drifts, not where a hundred cycles end: every fact that is
@@ -33,35 +35,36 @@ def kl_weight(settings: TrainingSettings, rise: float) -> float:
     (Schulman et al. 2017, section 4): while there is room facts are cheap, and near the target the
     pull grows until what is learned costs nothing more.
     """
-    target = settings.drift_target
     if not target or rise <= target:
-        return settings.kl_weight
-    return settings.kl_weight * min(MOST_KL, (rise / target) ** 2)
+        return weight
+    return weight * min(MOST_KL, (rise / target) ** 2)
 
 
-def relearning_s(steps_a_pass: int, step_s: float) -> float:
+def relearning_s(recipe: Recipe, forms: float, steps_a_pass: int, step_s: float) -> float:
     """Seconds of training that relearning a whole store from the base takes, however long that is:
     what was learned over many cycles does not fit into the time of one."""
-    return RELEARN_EXPOSURES / FORMS_A_PASS * steps_a_pass * step_s
+    return RELEARN * recipe.least / forms * steps_a_pass * step_s
 
 
 def fit(
-    settings: TrainingSettings,
+    recipe: Recipe,
+    forms: float,
     offered: Sequence[int],
     a_pass: Callable[[Sequence[int], float], int],
     share: float,
     step_s: float,
     train_s: float,
 ) -> Plan:
-    """Take as many documents, in order, as can be shown `min_exposures` times in `train_s`; at
-    least one. Nothing `offered` means that all of the store is relearned.
+    """Take as many documents, in order, as can be shown the recipe's `least` times in `train_s`;
+    at least one. Nothing `offered` means that all of the store is relearned. A pass shows a fact
+    `forms` times.
 
     `a_pass(documents, share)` counts the steps of one pass with that share of replay, 0 where there
-    is nothing to replay. New facts are shown at most `max_exposures` times: the time that this
+    is nothing to replay. New facts are shown at most the recipe's `most` times: the time that this
     leaves goes to replay, up to nine tenths, and only then is a cycle shorter than it might be.
     """
     possible = max(MIN_STEPS, int(train_s / step_s))
-    least, most = settings.min_exposures / FORMS_A_PASS, settings.max_exposures / FORMS_A_PASS
+    least, most = recipe.least / forms, recipe.most / forms
     taken = list(offered)
     while len(taken) > 1 and possible / a_pass(taken, share) < least:
         taken.pop()
@@ -78,6 +81,7 @@ def fit(
         replay=share,
         train_s=train_s,
         seconds_per_step=step_s,
+        forms=forms,
     )
 
 

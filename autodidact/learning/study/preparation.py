@@ -8,8 +8,9 @@ on keeps to the anchors, the precision and the plan that it began with.
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,12 +24,14 @@ from autodidact.learning.study import planning
 from autodidact.learning.study.session import RESUME, Session
 from autodidact.lessons import self_written
 from autodidact.models import loading
+from autodidact.training import anchor_set, sft
 from autodidact.training import anchors as anchoring
-from autodidact.training import sft
 from autodidact.training.anchors import Anchors
 from autodidact.training.batches import endless_batches, one_pass
+from autodidact.training.curriculum import Curriculum, batches, replay_share
+from autodidact.training.feed import Feed, Streams
 from autodidact.training.objectives import AnswerLoss
-from autodidact.training.recipe import Recipe, recipe_for
+from autodidact.training.recipe import Recipe, recipe_of
 from autodidact.training.sequences import (
     ASKED,
     TrainingSequence,
@@ -46,7 +49,6 @@ ANCHOR_SHARE = 0.10
 MEASURE_SHARE = 0.20
 WRITING_SHARE = 0.15
 PLAN = "plan.json"
-Batches = Iterator[list[TrainingSequence]]
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,14 @@ class Preparation:
     plan: Plan
     seed: int
 
-    def batches(self, plan: Plan) -> tuple[Batches, Batches]:
-        """Batches on questions alone, for the beginning, and batches on everything."""
-        asked = [s for s in self.new if s.kind in ASKED] or self.new
+    def feed(self, plan: Plan) -> Feed[TrainingSequence]:
+        """The batches: by a curriculum where sequences are packed, else on questions alone for the
+        beginning, and then on everything."""
         size, share = self.trainer.recipe.batch_size, plan.replay
-        return (
+        if self.trainer.recipe.packed:
+            return Curriculum(self.new, self.old, share, size, self.seed)
+        asked = [s for s in self.new if s.kind in ASKED] or self.new
+        return Streams(
             endless_batches(asked, self.old, share, size, self.seed, self.weaving),
             endless_batches(self.new, self.old, share, size, self.seed + 1, self.weaving),
         )
@@ -77,11 +82,13 @@ def anchors(session: Session, engine: Engine) -> Anchors:
     target = session.folder / "anchors.json"
     if _anchors_in(target) is None:
         have = _anchors_in(Path(session.job.anchors)) or Anchors()
-        if have.complete:
+        mix = recipe_of(engine.base, session.settings, autocast=False).anchors
+        if have.complete(mix):
             return have
         session.phase("preparing")
         share = ANCHOR_SHARE * session.budget_s
-        whole = anchoring.extend(engine, have, share, session.progress)
+        shipped = anchor_set.replies(session.job.base.name)
+        whole = anchoring.extend(engine, have, mix, share, session.progress, shipped)
         session.write(target.name, json.dumps(whole.plain()))
     session.emit(AnchorsEvent(str(target)))
     return _anchors_in(target) or Anchors()
@@ -93,7 +100,7 @@ def _anchors_in(path: Path) -> Anchors | None:
         found = anchoring.read(json.loads(path.read_text()))
     except (OSError, ValueError):
         return None
-    return found if found.texts or found.chats else None
+    return found if found.training else None
 
 
 def parent_tensors(session: Session) -> dict[str, torch.Tensor] | None:
@@ -108,13 +115,18 @@ def prepare(session: Session, engine: Engine, anchors: Anchors) -> Preparation:
     base, job, settings = engine.base, session.job, session.settings
     adapter = parent_tensors(session)
     trainer = sft.Trainer(
-        base, AnswerLoss(base), _recipe(session, engine, adapter), anchors.training, adapter
+        base, AnswerLoss(), _recipe(session, engine, adapter), anchors.training, adapter
     )
-    weaving = weave(base, anchors.training)
+    packed = trainer.recipe.packed
+    weaving = None if packed else weave(base, [a.ids for a in anchors.training])
     lessons = {x.document_id: tokenise(base, x.examples) for x in job.lessons}
     for number, rows in _self_written(session, engine).items():
         lessons[number] += tokenise(base, rows)
-    old = weighted(tokenise(base, job.replay), job.shares)
+    replayed = tokenise(base, job.replay)
+    if packed:  # what was pretrained reads a text without learning it: only questions pay
+        lessons = {i: [s for s in rows if s.kind in ASKED] for i, rows in lessons.items()}
+        replayed = [s for s in replayed if s.kind in ASKED]
+    old = weighted(replayed, job.shares)
     plan = session.kept(Plan, PLAN)
     if plan is None:
         plan = _plan(session, trainer, weaving, lessons, old)
@@ -131,20 +143,22 @@ def autocast_pays(engine: Engine) -> bool:
 
 
 def _recipe(session: Session, engine: Engine, adapter: Mapping[str, torch.Tensor] | None) -> Recipe:
-    """The recipe of the base's size. An adapter goes on at its own rank, whatever the setting is by
-    now, and with a KL weight that follows its drift."""
+    """The recipe of the base's size. An adapter goes on at its own rank and on its own blocks,
+    whatever the setting is by now, and with a KL weight that follows its drift."""
     begun = session.kept(Plan, PLAN)
     if begun is None:  # steps that an earlier plan trained are not of this one
         shutil.rmtree(session.folder / RESUME, ignore_errors=True)
         shutil.rmtree(session.folder / f"{RESUME}.new", ignore_errors=True)
     autocast = begun.autocast if begun else autocast_pays(engine)
-    recipe = recipe_for(engine.base.parameters, session.settings, autocast)
+    recipe = recipe_of(engine.base, session.settings, autocast=autocast)
     if adapter is None:
         return recipe
     rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)
-    weight = planning.kl_weight(session.settings, session.job.rise)
-    session.emit(LogEvent(f"KL weight {weight:.0f}"))
-    return replace(recipe, rank=rank, kl_weight=weight)
+    first = min(loading.block_of(name) or 0 for name in adapter)
+    target = session.settings.drift_target
+    weight = planning.kl_weight(recipe.kl_weight, target, session.job.rise)
+    session.emit(LogEvent(f"KL weight {weight:.3g}"))
+    return replace(recipe, rank=rank, first_block=first, kl_weight=weight)
 
 
 def _self_written(session: Session, engine: Engine) -> dict[int, list[Example]]:
@@ -188,18 +202,31 @@ def _plan(
     if not everything:
         raise TrainingError("no example of these documents fits the model's context")
 
+    recipe = trainer.recipe
+    facts = len({s.fact for s in everything}) or 1
+    forms = len(everything) / facts if recipe.packed else planning.FORMS_A_PASS
+
+    def rows_of(documents: Sequence[int]) -> list[TrainingSequence]:
+        return [s for i in documents for s in lessons[i]] if lessons else list(old)
+
     def a_pass(documents: Sequence[int], share: float) -> int:
-        new = [s for i in documents for s in lessons[i]] if lessons else old
-        return len(one_pass(new, replayed, share, size, 0, weaving))
+        if recipe.packed:
+            return math.ceil(len(rows_of(documents)) / (1 - share) / size)
+        return len(one_pass(rows_of(documents), replayed, share, size, 0, weaving))
 
     share = settings.replay_share if replayed else 0.0
-    trial = endless_batches(everything, replayed, share, size, 0, weaving)
+    if recipe.packed:
+        share = replay_share(facts, len({s.fact for s in replayed}), share)
+        trial = batches(Curriculum(everything, replayed, share, size, 0))
+    else:
+        trial = endless_batches(everything, replayed, share, size, 0, weaving)
     step_s = sft.seconds_per_step(trainer, trial)
     train_s = session.left_s * (1 - MEASURE_SHARE)
     if job.kind == "forget":
-        train_s = max(train_s, planning.relearning_s(a_pass([], 0.0), step_s))
+        relearned = planning.relearning_s(recipe, forms, a_pass([], 0.0), step_s)
+        train_s = max(train_s, relearned)
     offered = [i for i in lessons if lessons[i]]
-    plan = planning.fit(settings, offered, a_pass, share, step_s, train_s)
+    plan = planning.fit(recipe, forms, offered, a_pass, share, step_s, train_s)
     if job.steps:
         plan = replace(plan, steps=job.steps, most_steps=job.steps)
     plan = replace(plan, autocast=trainer.recipe.autocast)
