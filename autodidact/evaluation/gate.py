@@ -42,14 +42,16 @@ the same in all arms.
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from types import MappingProxyType
 from typing import Literal
 
 from autodidact.evaluation import statistics
 from autodidact.evaluation.statistics import Interval
+from autodidact.reading.answers import normalise_answer, uncited
 from autodidact.types.cycle import (
     CHANCE,
     ChatFigures,
@@ -110,7 +112,7 @@ def decide(
     ]
     fault = _not_finite({"base": base, "parent": parent, "candidate": candidate}, when_learned)
     reasons = [Reason("sound", fault)] if fault else []
-    reasons += [Reason(result.rule, result.text) for result in results if not result.ok]
+    reasons += [Reason(result.rule, result.text) for result in results if result.refuses]
     taught, unseen, control, kept = (
         counts(probes, parent, candidate, split)
         for split in ("taught", "unseen", "control", "kept")
@@ -145,13 +147,34 @@ def counts(probes: Sequence[Probe], parent: Arm, candidate: Arm, split: str) -> 
 def _learned(
     probes: Sequence[Probe], parent: Arm, candidate: Arm, limits: Limits
 ) -> tuple[Interval, list[RuleResult]]:
+    """By margins or by exact answers: what fails is excused where the other passes, unless a
+    margin fell."""
     asked, controls = (_asked(probes, s, parent, candidate) for s in ("taught", "control"))
+    effect, first = _margin(asked, controls, parent, candidate, limits)
+    margins = [first, *_margin_within(asked, controls, parent, candidate, limits)]
+    exact = list(_exact(asked, controls, parent, candidate, limits))
+    rose = all(row.value is not None and row.value > 0 for row in margins)
+    by_margin = all(row.ok for row in margins)
+    by_exact = rose and any(row.ok for row in exact)
+    return effect, [
+        *(replace(row, excused=by_exact and not row.ok) for row in margins),
+        *(replace(row, excused=by_margin and not row.ok) for row in exact),
+    ]
+
+
+def _margin(
+    asked: Sequence[Probe],
+    controls: Sequence[Probe],
+    parent: Arm,
+    candidate: Arm,
+    limits: Limits,
+) -> tuple[Interval, RuleResult]:
     before, now = (
         {i: _figure(result.margin) for i, result in arm.probes.items()}
         for arm in (parent, candidate)
     )
     taught, control = (_rises(group, before, now) for group in (asked, controls))
-    effect = statistics.clustered_bootstrap(taught, control, limits.level)
+    effect = statistics.clustered_bootstrap(taught, control, limits.learned_level)
     if effect.n == 0:
         text = "no probe on a taught document was measured"
     elif math.isnan(effect.value):
@@ -168,14 +191,13 @@ def _learned(
             f"margin {against}, lower bound {effect.lower:+.2f}, must be above 0 "
             f"({effect.n} probes of {_documents(len(taught))}, {len(controls)} control)"
         )
-    rule = _rule(
+    return effect, _rule(
         "learned", "control", effect.lower > 0, effect, 0.0, text,
         before=_mean([before[p.id] for p in asked]), now=_mean([now[p.id] for p in asked]),
     )  # fmt: skip
-    return effect, [rule, *_learned_within(asked, controls, parent, candidate, limits)]
 
 
-def _learned_within(
+def _margin_within(
     asked: Sequence[Probe],
     controls: Sequence[Probe],
     parent: Arm,
@@ -193,7 +215,7 @@ def _learned_within(
     taught = _rises(there, before, now)
     if len(there) < FEWEST_WITHIN or len(taught) < statistics.FEWEST_CLUSTERS:
         return
-    effect = statistics.clustered_bootstrap(taught, _rises(others, before, now), limits.level)
+    effect = statistics.clustered_bootstrap(taught, _rises(others, before, now), limits.learned_level)
     text = (
         f"margin over answers of the same document {effect.value:+.2f} nat, lower bound "
         f"{effect.lower:+.2f}, must be above 0 ({effect.n} probes of {_documents(len(taught))})"
@@ -202,6 +224,93 @@ def _learned_within(
         "learned", "document", effect.lower > 0, effect, 0.0, text,
         before=_mean([before[p.id] for p in there]), now=_mean([now[p.id] for p in there]),
     )  # fmt: skip
+
+
+def _exact(
+    asked: Sequence[Probe],
+    controls: Sequence[Probe],
+    parent: Arm,
+    candidate: Arm,
+    limits: Limits,
+) -> Iterator[RuleResult]:
+    """Newly exact answers: more than a model gives that knows no single fact."""
+    if not asked:
+        return
+    new, other = (
+        [p for p in group if not parent.probes[p.id].correct] for group in (asked, controls)
+    )
+    k, control = (sum(bool(candidate.probes[p.id].correct) for p in g) for g in (new, other))
+    p = max(_by_lot(new, candidate), _without_the_best(new, control, len(other), candidate))
+    limit = 1 - limits.learned_level
+    text = (
+        f"{k} of {len(new)} newly exact ({_documents(len({p.document_id for p in new}))}), "
+        f"control {control} of {len(other)}; chance explains it with p {p:.4f}, "
+        f"must be at most {limit:.4f}"
+    )
+    if not other:
+        text += " (no control probes)"
+    before, now = (
+        _mean([float(bool(arm.probes[p.id].correct)) for p in asked]) for arm in (parent, candidate)
+    )
+    share = k / len(new) if new else math.nan
+    found = share - (control / len(other) if other else 0.0)
+    yield RuleResult(
+        "learned", "exact", p <= limit, _plain(found), None, None, limit, _plain(before),
+        _plain(now), len(new), "share", text, p,
+    )  # fmt: skip
+
+
+def _by_lot(probes: Sequence[Probe], candidate: Arm) -> float:
+    """p-value of so many exact answers if it knows at most which answers belong to a document.
+
+    Where several of one kind were asked of one document, its own replies are dealt to these
+    questions by lot. A question without such neighbours is guessed, one of its rivals in the
+    document, and never with more than ½. Where enough have neighbours, they alone must show it:
+    of the others the right answer may be the only one that the document has.
+    """
+    groups: dict[tuple[int, str], list[Probe]] = defaultdict(list)
+    for probe in probes:
+        groups[probe.document_id, probe.kind].append(probe)
+    neighbours = [group for group in groups.values() if len(group) > 1]
+    asked = [list(groups.values())]
+    if sum(map(len, neighbours)) >= FEWEST_WITHIN:
+        asked.append(neighbours)
+    return max(
+        statistics.at_least(
+            sum(bool(candidate.probes[p.id].correct) for group in some for p in group),
+            [_right_by_lot(group, candidate) for group in some],
+        )
+        for some in asked
+    )
+
+
+def _right_by_lot(group: Sequence[Probe], candidate: Arm) -> list[float]:
+    """Probabilities of 0, 1, 2, … exact answers, if nothing is known of which is which."""
+    if len(group) == 1:
+        chance = 1 / (1 + max(1, group[0].same))
+        return [1 - chance, chance]
+    answers = [normalise_answer(uncited(p.answer)) for p in group]
+    replies = [
+        answer if found.correct else normalise_answer(uncited(found.reply))
+        for answer, found in zip(answers, (candidate.probes[p.id] for p in group), strict=True)
+    ]
+    return statistics.dealt(replies, answers)
+
+
+def _without_the_best(
+    probes: Sequence[Probe], control: int, controls: int, candidate: Arm
+) -> float:
+    """Fisher's p against controls, without the document that would make it smallest: what
+    a single one shows may be the luck of that document. 1 where nothing is left to compare."""
+    asked = Counter(p.document_id for p in probes)
+    exact = Counter(p.document_id for p in probes if candidate.probes[p.id].correct)
+    return max(
+        (
+            statistics.fisher(exact.total() - exact[d], asked.total() - asked[d], control, controls)
+            for d in asked
+        ),
+        default=1.0,
+    )
 
 
 def _general(

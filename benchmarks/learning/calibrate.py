@@ -70,6 +70,7 @@ from benchmarks.learning.world import World  # noqa: E402
 ARMS = ("neutral", "true", "between", "within", "placebo", "sabotage")
 WITHOUT_TEXT = ("question", "cloze", "reversed", "restatement")
 PRETRAINING_SEED, PARENT_SEED, UPDATE_SEED = 9001, 9002, 10_000
+PARENT_DOCUMENTS = 8
 
 
 def main() -> None:
@@ -79,7 +80,9 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--permutations", type=int, default=200)
-    parser.add_argument("--documents", type=int, default=8, help="taught, and as many control")
+    parser.add_argument(
+        "--documents", type=int, nargs="+", default=[8], help="taught, and as many control"
+    )
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--anchors-minutes", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
@@ -89,16 +92,25 @@ def main() -> None:
     bench = Bench(args)
     log = args.out / "updates.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    seen = {(row["arm"], row["number"]) for row in done}
-    todo = [(a, i) for i in range(args.n) for a in args.arms.split(",") if (a, i) not in seen]
+    seen = {(row["arm"], row["documents"], row["number"]) for row in done}
+    planned = [
+        (arm, documents, number)
+        for number in range(args.n)
+        for documents in args.documents
+        for arm in args.arms.split(",")
+    ]
+    todo = [update for update in planned if update not in seen]
     begun = time.monotonic()
-    for count, (arm, number) in enumerate(todo):
-        row = bench.update(arm, number)
+    for count, (arm, documents, number) in enumerate(todo):
+        row = bench.update(arm, documents, number)
         with open(log, "a") as file:
             file.write(json.dumps(row) + "\n")
         done.append(row)
         left = (time.monotonic() - begun) / (count + 1) * (len(todo) - count - 1)
-        print(f"{arm} {number}: {row['summary']} · {left / 60:.0f} min left", flush=True)
+        print(
+            f"{arm} of {documents}, {number}: {row['summary']} · {left / 60:.0f} min left",
+            flush=True,
+        )
     summary = summarise(done, args.permutations)
     (args.out / "summary.json").write_text(json.dumps(summary, indent=1))
     print(json.dumps(summary, indent=1))
@@ -122,7 +134,7 @@ class Bench:
         )
         self.anchors = self._anchors()
         self.weaving = weave(self.base, self.anchors.training)
-        self.learned = readings(PARENT_SEED, args.documents, 1)
+        self.learned = readings(PARENT_SEED, PARENT_DOCUMENTS, 1)
         self.kept = [replace(p, split="kept") for p in write_probes(self.learned, [], "taught")]
         self.replay = self._rows(self.learned)
         self.parent_folder = args.out / "parent"
@@ -139,11 +151,10 @@ class Bench:
         self.parent_arm = self._arm(self.parent, self.kept)
         self.when_learned = {i: r.logprob for i, r in self.parent_arm.probes.items()}
 
-    def update(self, arm: str, number: int) -> dict[str, Any]:
+    def update(self, arm: str, n: int, number: int) -> dict[str, Any]:
         """Train one update from the parent, measure it, gate it."""
         begun = time.monotonic()
         first = UPDATE_SEED + 7 * number
-        n = self.args.documents
         taught, control, other = (readings(first + k, n, 1000 * (k + 1)) for k in range(3))
         rows = {
             "neutral": lambda: self.replay,
@@ -169,8 +180,9 @@ class Bench:
             trainer.export(folder, "base")
             version = self._load(folder)
         except Exception as error:  # what a cycle records as failed, and publishes nothing
-            return {"arm": arm, "number": number, "ok": False, "failed": ["sound"], "rules": [],
-                    "probes": [], "summary": f"failed: {error}"}  # fmt: skip
+            return {"arm": arm, "documents": n, "number": number, "ok": False,
+                    "failed": ["sound"], "rules": [], "probes": [],
+                    "summary": f"failed: {error}"}  # fmt: skip
         asked: list[Probe] = []
         if arm != "neutral":
             asked = [*write_probes(taught, [], "taught")]
@@ -189,11 +201,11 @@ class Bench:
         failed = [reason.rule for reason in verdict.reasons]
         counts = verdict.figures.taught
         return {
-            "arm": arm, "number": number, "ok": verdict.ok, "failed": failed,
-            "rules": [asdict(result) for result in verdict.results], "taught": counts,
+            "arm": arm, "documents": n, "number": number, "ok": verdict.ok, "failed": failed,
+            "rules": [asdict(result) for result in verdict.results], "taught": asdict(counts),
             "probes": [
-                {"split": p.split, "document": p.document_id, "id": p.id,
-                 "rise": candidate.probes[p.id].margin - parent.probes[p.id].margin}
+                {"probe": asdict(p), "before": asdict(parent.probes[p.id]),
+                 "now": asdict(candidate.probes[p.id])}
                 for p in asked
             ],
             "seconds": round(time.monotonic() - begun, 1),
