@@ -7,13 +7,24 @@ passes.
 - *sound*: it was trained on supervised tokens and loads and answers in the engine (checked before
   this module sees any figure; a failure there arrives as `sound`), and every stored figure of all
   arms is a finite number;
-- *learned*: margins rose more on taught than on control probes. The effect is the difference in
-  differences (candidate − parent, taught − control) in nats a token; its lower bound, bootstrapped
-  with documents as the units, must lie above 0. Without control probes the rise is compared with
-  zero, and the text says so: it then also counts what any training would raise. Where enough probes
-  have rivals in their own document (`FEWEST_WITHIN`), the margin over those alone must have risen
-  too: a model that only knows which answers belong to a document, and not to which question,
-  raises the first margin (measured: answers shuffled within documents passed it);
+- *learned*: by margins or by exact answers, each with half of the error, so that both together err
+  no more often than one rule would; a mean margin that did not rise refuses whatever is exact.
+  - Margins rose more on taught than on control probes. The effect is the difference in differences
+    (candidate − parent, taught − control) in nats a token; its lower bound, bootstrapped with
+    documents as the units, must lie above 0. Without control probes the rise is compared with
+    zero, and the text says so: it then also counts what any training would raise. Where enough
+    probes have rivals in their own document (`FEWEST_WITHIN`), the margin over those alone must
+    have risen too: a model that only knows which answers belong to a document, and not to which
+    question, raises the first margin (measured: answers shuffled within documents passed it).
+  - Exact answers, of questions that the parent did not answer: more than two models give that
+    learned nothing, because a bound over documents cannot be shown with three of them. Against one
+    that knows *at most which answers belong to a document*, its own replies are dealt to the
+    questions of one kind about one document by lot (an exact permutation test, so it does not
+    matter that answers of one document come together). A question alone of its kind in its document
+    counts as a coin, and from `FEWEST_WITHIN` others on those must show it by themselves. Against
+    one that *knows nothing of these documents*, Fisher's exact test with the controls, without the
+    document that shows most: the luck of one is no learning. So one document never passes this
+    way, nor does anything without controls;
 - *general*: the NLL of held-out blocks that the base itself wrote. The upper bound of the mean rise
   over the untouched base must not exceed `general_limit`; the mean rise over the parent not
   `general_step`. Blocks are sampled independently, so each is a unit of its own;
@@ -29,10 +40,10 @@ When n is small the rules differ in kind. Conditions on a mean or a share alone 
 kept/learned, chat/base) decide on the figure as it stands: with fewer than 20 prompts a single
 reply less than the base's is more than 5 points. Conditions on a bound that must be shown
 (learned/control, general/base) fail when there is too little to show it: one taught probe never
-passes. Conditions that reject only what chance does not explain (kept/parent, chat/parent) cannot
-reject then: McNemar needs at least five replies lost and none won. Drift that is too small or too
-rarely measured to show against the parent is left to its anchor: the base for general text and
-chat, the day of learning for what is kept.
+passes, nor do a few exact answers. Conditions that reject only what chance does not explain
+(kept/parent, chat/parent) cannot reject then: McNemar needs at least five replies lost and none
+won. Drift that is too small or too rarely measured to show against the parent is left to its
+anchor: the base for general text and chat, the day of learning for what is kept.
 
 A rule without data (no kept probes, no chat prompts) is left out; *learned* without a taught probe
 fails. Probes count that were answered by both sides of a comparison; blocks and prompts must be
@@ -157,9 +168,16 @@ def _learned(
     by_margin = all(row.ok for row in margins)
     by_exact = rose and any(row.ok for row in exact)
     return effect, [
-        *(replace(row, excused=by_exact and not row.ok) for row in margins),
-        *(replace(row, excused=by_margin and not row.ok) for row in exact),
+        *(_excused(row, by_exact, "exact answers show it") for row in margins),
+        *(_excused(row, by_margin, "the margin shows it") for row in exact),
     ]
+
+
+def _excused(row: RuleResult, shown: bool, why: str) -> RuleResult:
+    """A test that failed refuses nothing where the other evidence shows what it could not."""
+    if row.ok or not shown:
+        return row
+    return replace(row, excused=True, text=f"{row.text}; {why}")
 
 
 def _margin(
@@ -215,7 +233,9 @@ def _margin_within(
     taught = _rises(there, before, now)
     if len(there) < FEWEST_WITHIN or len(taught) < statistics.FEWEST_CLUSTERS:
         return
-    effect = statistics.clustered_bootstrap(taught, _rises(others, before, now), limits.learned_level)
+    effect = statistics.clustered_bootstrap(
+        taught, _rises(others, before, now), limits.learned_level
+    )
     text = (
         f"margin over answers of the same document {effect.value:+.2f} nat, lower bound "
         f"{effect.lower:+.2f}, must be above 0 ({effect.n} probes of {_documents(len(taught))})"

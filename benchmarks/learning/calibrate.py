@@ -2,6 +2,7 @@
 
     python benchmarks/learning/calibrate.py --out DIR                    a tiny model, minutes
     python benchmarks/learning/calibrate.py --out DIR --model models/starter --arms neutral
+    python benchmarks/learning/calibrate.py --out DIR --arms true --documents 3 6 12
 
 From one parent that has learned some documents of the synthetic world, trained again and again with
 another seed and other documents, each measured and gated as a cycle is (all but neutral and
@@ -16,9 +17,11 @@ sabotage by *learned* alone, which is what they are about):
 - sabotage: documents as they are, learning rate × 100; must never pass.
 
 Shuffled, placebo and aa must fail *learned*: at most 1.7 % pass by chance at the gate's bound (its
-three looks share 5 %). Each update is one JSON line in DIR/updates.jsonl; a rerun goes on where it
-stopped. The tiny model (about a million parameters) is trained on the spot on other documents of
-the world and questions about them, so that it answers in the form and knows none of the facts.
+three looks share 5 %). Of *learned* it is also told how often its margins passed and how often its
+exact answers, each by itself; aa permutes margins and answers together. Each update is one JSON
+line in DIR/updates.jsonl; a rerun goes on where it stopped. The tiny model (about a million
+parameters) is trained on the spot on other documents of the world and questions about them, so that
+it answers in the form and knows none of the facts.
 """
 
 from __future__ import annotations
@@ -68,6 +71,7 @@ from autodidact.types.documents import (  # noqa: E402
 from benchmarks.learning.world import World  # noqa: E402
 
 ARMS = ("neutral", "true", "between", "within", "placebo", "sabotage")
+MARGINS = ("control", "document")
 WITHOUT_TEXT = ("question", "cloze", "reversed", "restatement")
 PRETRAINING_SEED, PARENT_SEED, UPDATE_SEED = 9001, 9002, 10_000
 PARENT_DOCUMENTS = 8
@@ -314,18 +318,39 @@ def _answers_moved(taught: Sequence[Findings], groups: Any, seed: int) -> list[F
 def summarise(rows: Sequence[dict[str, Any]], permutations: int) -> dict[str, Any]:
     """Pass rates with 95 % Wilson intervals."""
     found: dict[str, Any] = {}
-    for arm in sorted({row["arm"] for row in rows}):
-        mine = [row for row in rows if row["arm"] == arm]
+    for arm, documents in sorted({(row["arm"], row["documents"]) for row in rows}):
+        mine = [row for row in rows if (row["arm"], row["documents"]) == (arm, documents)]
         watched = ("general", "kept", "chat") if arm == "neutral" else ("learned",)
         passed = {"passes the gate": rate([row["ok"] for row in mine])}
-        found[arm] = {
+        learns = {} if arm == "neutral" else by_evidence(mine)
+        found[f"{arm}, {documents} documents"] = {
             **(passed if arm in ("neutral", "sabotage") else {}),
-            **{rule: rate([rule not in row["failed"] for row in mine]) for rule in watched},
+            **{
+                rule: rate([rule not in row["failed"] and bool(row["rules"]) for row in mine])
+                for rule in watched
+            },
+            **learns,
         }
     true = [row for row in rows if row["arm"] == "true"]
     if true:
         found["aa"] = {"learned": rate(list(permuted(true, permutations)))}
     return found
+
+
+def by_evidence(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """How often margins passed and how often exact answers, whatever the other said, and the share
+    of exact answers."""
+    tests = [
+        {rule["against"]: rule["ok"] for rule in row["rules"] if rule["rule"] == "learned"}
+        for row in rows
+    ]
+    asked = [row["taught"] for row in rows if "taught" in row]
+    k, n = (sum(count[key] for count in asked) for key in ("k", "n"))
+    return {
+        "by margin": rate([all(t.get(a, a != "control") for a in MARGINS) for t in tests]),
+        "by exact answers": rate([t.get("exact", False) for t in tests]),
+        "answers that are exact": f"{k}/{n}",
+    }
 
 
 def permuted(rows: Sequence[dict[str, Any]], count: int) -> Iterator[bool]:
@@ -334,14 +359,17 @@ def permuted(rows: Sequence[dict[str, Any]], count: int) -> Iterator[bool]:
     for number in range(count):
         row = rows[number % len(rows)]
         order = random.Random(number)
-        documents = sorted({p["document"] for p in row["probes"]})
+        asked = [
+            (Probe(**p["probe"]), ProbeResult(**p["before"]), ProbeResult(**p["now"]))
+            for p in row["probes"]
+        ]
+        documents = sorted({probe.document_id for probe, _, _ in asked})
         taught = set(order.sample(documents, len(documents) // 2))
         probes, before, after = [], {}, {}
-        for p in row["probes"]:
-            split: Split = "taught" if p["document"] in taught else "control"
-            probes.append(Probe(p["id"], p["document"], "", "", (), "", "", "", split))
-            before[p["id"]] = ProbeResult(p["id"], "", 0, 0.0, 0.0)
-            after[p["id"]] = ProbeResult(p["id"], "", 0, 0.0, p["rise"])
+        for probe, then, now in asked:
+            split: Split = "taught" if probe.document_id in taught else "control"
+            probes.append(replace(probe, split=split))
+            before[probe.id], after[probe.id] = then, now
         verdict = gate.decide(
             probes, NOTHING, gate.Arm(before, (), ()), gate.Arm(after, (), ()), limits
         )
