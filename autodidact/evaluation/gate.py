@@ -286,21 +286,23 @@ def _by_lot(probes: Sequence[Probe], candidate: Arm) -> float:
     Where several of one kind were asked of one document, its own replies are dealt to these
     questions by lot. A question without such neighbours is guessed, one of its rivals in the
     document, and never with more than ½. Where enough have neighbours, they alone must show it:
-    of the others the right answer may be the only one that the document has.
+    of the others the right answer may be the only one that the document has. Their p counts half,
+    which leaves them the whole level: twelve may be six pairs, whose p is 1/64 at the least.
     """
     groups: dict[tuple[int, str], list[Probe]] = defaultdict(list)
     for probe in probes:
         groups[probe.document_id, probe.kind].append(probe)
     neighbours = [group for group in groups.values() if len(group) > 1]
-    asked = [list(groups.values())]
+    p = _p_by_lot(list(groups.values()), candidate)
     if sum(map(len, neighbours)) >= FEWEST_WITHIN:
-        asked.append(neighbours)
-    return max(
-        statistics.at_least(
-            sum(bool(candidate.probes[p.id].correct) for group in some for p in group),
-            [_right_by_lot(group, candidate) for group in some],
-        )
-        for some in asked
+        p = max(p, _p_by_lot(neighbours, candidate) / 2)
+    return p
+
+
+def _p_by_lot(groups: Sequence[Sequence[Probe]], candidate: Arm) -> float:
+    return statistics.at_least(
+        sum(bool(candidate.probes[p.id].correct) for group in groups for p in group),
+        [_right_by_lot(group, candidate) for group in groups],
     )
 
 

@@ -168,6 +168,9 @@ class Bench:
             "within": lambda: self._rows(shuffled_within(taught, number)),
             "placebo": lambda: self._rows(other),
         }[arm]()
+        if not rows:  # of few documents no two may answer the same question
+            return {"arm": arm, "documents": n, "number": number, "empty": True,
+                    "summary": "nothing to shuffle, left out"}  # fmt: skip
         trainer = self._trainer(load_file(self.parent_folder / "adapter_model.safetensors"), number)
         if arm == "sabotage":
             rate = trainer.recipe.learning_rate * 100
@@ -316,8 +319,9 @@ def _answers_moved(taught: Sequence[Findings], groups: Any, seed: int) -> list[F
 
 
 def summarise(rows: Sequence[dict[str, Any]], permutations: int) -> dict[str, Any]:
-    """Pass rates with 95 % Wilson intervals."""
+    """Pass rates with 95 % Wilson intervals, without updates that had nothing to train."""
     found: dict[str, Any] = {}
+    rows = [row for row in rows if not row.get("empty")]
     for arm, documents in sorted({(row["arm"], row["documents"]) for row in rows}):
         mine = [row for row in rows if (row["arm"], row["documents"]) == (arm, documents)]
         watched = ("general", "kept", "chat") if arm == "neutral" else ("learned",)

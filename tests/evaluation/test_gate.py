@@ -710,6 +710,16 @@ def test_few_documents_with_nearly_all_answers_exact_pass() -> None:
     assert 0 < exact.p <= exact.limit == pytest.approx(0.05 / 3 / 2)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 1, 1), (4, 3), (2, 2, 1, 1, 1), (1,) * 7, (2, 1, 1, 1)])
+@pytest.mark.parametrize("documents", [3, 5, 8])
+def test_all_answers_exact_and_none_of_the_controls_pass(
+    shape: tuple[int, ...], documents: int
+) -> None:
+    """However the questions of a document compete: three documents are enough."""
+    taught, control = asked_of(documents, shape=shape), asked_of(6, "control")
+    assert exactly(taught, right(taught), control).ok
+
+
 def test_a_margin_that_did_not_rise_refuses_whatever_is_exact() -> None:
     taught, control = asked_of(3), asked_of(8, "control")
     verdict = judged(taught, right(taught), control, rises=[-0.1] * len(taught))
