@@ -2,7 +2,7 @@
 
 A candidate passes when all of these hold. A bound holds one-sided with probability 1 − 0.05/looks:
 98.3 % at three looks, because a cycle may look at three step sizes and publish the first that
-passes.
+passes. Where two kinds of evidence may show the same, each has half of that error: 99.2 %.
 
 - *sound*: it was trained on supervised tokens and loads and answers in the engine (checked before
   this module sees any figure; a failure there arrives as `sound`), and every stored figure of all
