@@ -2,18 +2,29 @@
 
 A candidate passes when all of these hold. A bound holds one-sided with probability 1 − 0.05/looks:
 98.3 % at three looks, because a cycle may look at three step sizes and publish the first that
-passes.
+passes. Where two kinds of evidence may show the same, each has half of that error: 99.2 %.
 
 - *sound*: it was trained on supervised tokens and loads and answers in the engine (checked before
   this module sees any figure; a failure there arrives as `sound`), and every stored figure of all
   arms is a finite number;
-- *learned*: margins rose more on taught than on control probes. The effect is the difference in
-  differences (candidate − parent, taught − control) in nats a token; its lower bound, bootstrapped
-  with documents as the units, must lie above 0. Without control probes the rise is compared with
-  zero, and the text says so: it then also counts what any training would raise. Where enough probes
-  have rivals in their own document (`FEWEST_WITHIN`), the margin over those alone must have risen
-  too: a model that only knows which answers belong to a document, and not to which question,
-  raises the first margin (measured: answers shuffled within documents passed it);
+- *learned*: by margins or by exact answers, each with half of the error, so that both together err
+  no more often than one rule would; a mean margin that did not rise refuses whatever is exact.
+  - Margins rose more on taught than on control probes. The effect is the difference in differences
+    (candidate − parent, taught − control) in nats a token; its lower bound, bootstrapped with
+    documents as the units, must lie above 0. Without control probes the rise is compared with
+    zero, and the text says so: it then also counts what any training would raise. Where enough
+    probes have rivals in their own document (`FEWEST_WITHIN`), the margin over those alone must
+    have risen too: a model that only knows which answers belong to a document, and not to which
+    question, raises the first margin (measured: answers shuffled within documents passed it).
+  - Exact answers, of questions that the parent did not answer: more than two models give that
+    learned nothing, because a bound over documents cannot be shown with three of them. Against one
+    that knows *at most which answers belong to a document*, its own replies are dealt to the
+    questions of one kind about one document by lot (an exact permutation test, so it does not
+    matter that answers of one document come together). A question alone of its kind in its document
+    counts as a coin, and from `FEWEST_WITHIN` others on those must show it by themselves. Against
+    one that *knows nothing of these documents*, Fisher's exact test with the controls, without the
+    document that shows most: the luck of one is no learning. So one document never passes this
+    way, nor does anything without controls;
 - *general*: the NLL of held-out blocks that the base itself wrote. The upper bound of the mean rise
   over the untouched base must not exceed `general_limit`; the mean rise over the parent not
   `general_step`. Blocks are sampled independently, so each is a unit of its own;
@@ -29,10 +40,10 @@ When n is small the rules differ in kind. Conditions on a mean or a share alone 
 kept/learned, chat/base) decide on the figure as it stands: with fewer than 20 prompts a single
 reply less than the base's is more than 5 points. Conditions on a bound that must be shown
 (learned/control, general/base) fail when there is too little to show it: one taught probe never
-passes. Conditions that reject only what chance does not explain (kept/parent, chat/parent) cannot
-reject then: McNemar needs at least five replies lost and none won. Drift that is too small or too
-rarely measured to show against the parent is left to its anchor: the base for general text and
-chat, the day of learning for what is kept.
+passes, nor do a few exact answers. Conditions that reject only what chance does not explain
+(kept/parent, chat/parent) cannot reject then: McNemar needs at least five replies lost and none
+won. Drift that is too small or too rarely measured to show against the parent is left to its
+anchor: the base for general text and chat, the day of learning for what is kept.
 
 A rule without data (no kept probes, no chat prompts) is left out; *learned* without a taught probe
 fails. Probes count that were answered by both sides of a comparison; blocks and prompts must be
@@ -42,14 +53,16 @@ the same in all arms.
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from types import MappingProxyType
 from typing import Literal
 
 from autodidact.evaluation import statistics
 from autodidact.evaluation.statistics import Interval
+from autodidact.reading.answers import normalise_answer, uncited
 from autodidact.types.cycle import (
     CHANCE,
     ChatFigures,
@@ -110,7 +123,7 @@ def decide(
     ]
     fault = _not_finite({"base": base, "parent": parent, "candidate": candidate}, when_learned)
     reasons = [Reason("sound", fault)] if fault else []
-    reasons += [Reason(result.rule, result.text) for result in results if not result.ok]
+    reasons += [Reason(result.rule, result.text) for result in results if result.refuses]
     taught, unseen, control, kept = (
         counts(probes, parent, candidate, split)
         for split in ("taught", "unseen", "control", "kept")
@@ -145,13 +158,41 @@ def counts(probes: Sequence[Probe], parent: Arm, candidate: Arm, split: str) -> 
 def _learned(
     probes: Sequence[Probe], parent: Arm, candidate: Arm, limits: Limits
 ) -> tuple[Interval, list[RuleResult]]:
+    """By margins or by exact answers: what fails is excused where the other passes, unless a
+    margin fell."""
     asked, controls = (_asked(probes, s, parent, candidate) for s in ("taught", "control"))
+    effect, first = _margin(asked, controls, parent, candidate, limits)
+    margins = [first, *_margin_within(asked, controls, parent, candidate, limits)]
+    exact = list(_exact(asked, controls, parent, candidate, limits))
+    rose = all(row.value is not None and row.value > 0 for row in margins)
+    by_margin = all(row.ok for row in margins)
+    by_exact = rose and any(row.ok for row in exact)
+    return effect, [
+        *(_excused(row, by_exact, "exact answers show it") for row in margins),
+        *(_excused(row, by_margin, "the margin shows it") for row in exact),
+    ]
+
+
+def _excused(row: RuleResult, shown: bool, why: str) -> RuleResult:
+    """A test that failed refuses nothing where the other evidence shows what it could not."""
+    if row.ok or not shown:
+        return row
+    return replace(row, excused=True, text=f"{row.text}; {why}")
+
+
+def _margin(
+    asked: Sequence[Probe],
+    controls: Sequence[Probe],
+    parent: Arm,
+    candidate: Arm,
+    limits: Limits,
+) -> tuple[Interval, RuleResult]:
     before, now = (
         {i: _figure(result.margin) for i, result in arm.probes.items()}
         for arm in (parent, candidate)
     )
     taught, control = (_rises(group, before, now) for group in (asked, controls))
-    effect = statistics.clustered_bootstrap(taught, control, limits.level)
+    effect = statistics.clustered_bootstrap(taught, control, limits.learned_level)
     if effect.n == 0:
         text = "no probe on a taught document was measured"
     elif math.isnan(effect.value):
@@ -168,14 +209,13 @@ def _learned(
             f"margin {against}, lower bound {effect.lower:+.2f}, must be above 0 "
             f"({effect.n} probes of {_documents(len(taught))}, {len(controls)} control)"
         )
-    rule = _rule(
+    return effect, _rule(
         "learned", "control", effect.lower > 0, effect, 0.0, text,
         before=_mean([before[p.id] for p in asked]), now=_mean([now[p.id] for p in asked]),
     )  # fmt: skip
-    return effect, [rule, *_learned_within(asked, controls, parent, candidate, limits)]
 
 
-def _learned_within(
+def _margin_within(
     asked: Sequence[Probe],
     controls: Sequence[Probe],
     parent: Arm,
@@ -193,7 +233,9 @@ def _learned_within(
     taught = _rises(there, before, now)
     if len(there) < FEWEST_WITHIN or len(taught) < statistics.FEWEST_CLUSTERS:
         return
-    effect = statistics.clustered_bootstrap(taught, _rises(others, before, now), limits.level)
+    effect = statistics.clustered_bootstrap(
+        taught, _rises(others, before, now), limits.learned_level
+    )
     text = (
         f"margin over answers of the same document {effect.value:+.2f} nat, lower bound "
         f"{effect.lower:+.2f}, must be above 0 ({effect.n} probes of {_documents(len(taught))})"
@@ -202,6 +244,95 @@ def _learned_within(
         "learned", "document", effect.lower > 0, effect, 0.0, text,
         before=_mean([before[p.id] for p in there]), now=_mean([now[p.id] for p in there]),
     )  # fmt: skip
+
+
+def _exact(
+    asked: Sequence[Probe],
+    controls: Sequence[Probe],
+    parent: Arm,
+    candidate: Arm,
+    limits: Limits,
+) -> Iterator[RuleResult]:
+    """Newly exact answers: more than a model gives that knows no single fact."""
+    if not asked:
+        return
+    new, other = (
+        [p for p in group if not parent.probes[p.id].correct] for group in (asked, controls)
+    )
+    k, control = (sum(bool(candidate.probes[p.id].correct) for p in g) for g in (new, other))
+    p = max(_by_lot(new, candidate), _without_the_best(new, control, len(other), candidate))
+    limit = 1 - limits.learned_level
+    text = (
+        f"{k} of {len(new)} newly exact ({_documents(len({p.document_id for p in new}))}), "
+        f"control {control} of {len(other)}; chance explains it with p {p:.4f}, "
+        f"must be at most {limit:.4f}"
+    )
+    if not other:
+        text += " (no control probes)"
+    before, now = (
+        _mean([float(bool(arm.probes[p.id].correct)) for p in asked]) for arm in (parent, candidate)
+    )
+    share = k / len(new) if new else math.nan
+    found = share - (control / len(other) if other else 0.0)
+    yield RuleResult(
+        "learned", "exact", p <= limit, _plain(found), None, None, limit, _plain(before),
+        _plain(now), len(new), "share", text, p,
+    )  # fmt: skip
+
+
+def _by_lot(probes: Sequence[Probe], candidate: Arm) -> float:
+    """p-value of so many exact answers if it knows at most which answers belong to a document.
+
+    Where several of one kind were asked of one document, its own replies are dealt to these
+    questions by lot. A question without such neighbours is guessed, one of its rivals in the
+    document, and never with more than ½. Where enough have neighbours, they alone must show it:
+    of the others the right answer may be the only one that the document has. Their p counts half,
+    which leaves them the whole level: twelve may be six pairs, whose p is 1/64 at the least.
+    """
+    groups: dict[tuple[int, str], list[Probe]] = defaultdict(list)
+    for probe in probes:
+        groups[probe.document_id, probe.kind].append(probe)
+    neighbours = [group for group in groups.values() if len(group) > 1]
+    p = _p_by_lot(list(groups.values()), candidate)
+    if sum(map(len, neighbours)) >= FEWEST_WITHIN:
+        p = max(p, _p_by_lot(neighbours, candidate) / 2)
+    return p
+
+
+def _p_by_lot(groups: Sequence[Sequence[Probe]], candidate: Arm) -> float:
+    return statistics.at_least(
+        sum(bool(candidate.probes[p.id].correct) for group in groups for p in group),
+        [_right_by_lot(group, candidate) for group in groups],
+    )
+
+
+def _right_by_lot(group: Sequence[Probe], candidate: Arm) -> list[float]:
+    """Probabilities of 0, 1, 2, … exact answers, if nothing is known of which is which."""
+    if len(group) == 1:
+        chance = 1 / (1 + max(1, group[0].same))
+        return [1 - chance, chance]
+    answers = [normalise_answer(uncited(p.answer)) for p in group]
+    replies = [
+        answer if found.correct else normalise_answer(uncited(found.reply))
+        for answer, found in zip(answers, (candidate.probes[p.id] for p in group), strict=True)
+    ]
+    return statistics.dealt(replies, answers)
+
+
+def _without_the_best(
+    probes: Sequence[Probe], control: int, controls: int, candidate: Arm
+) -> float:
+    """Fisher's p against controls, without the document that would make it smallest: what
+    a single one shows may be the luck of that document. 1 where nothing is left to compare."""
+    asked = Counter(p.document_id for p in probes)
+    exact = Counter(p.document_id for p in probes if candidate.probes[p.id].correct)
+    return max(
+        (
+            statistics.fisher(exact.total() - exact[d], asked.total() - asked[d], control, controls)
+            for d in asked
+        ),
+        default=1.0,
+    )
 
 
 def _general(

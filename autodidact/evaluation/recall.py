@@ -2,8 +2,8 @@
 
 Two measures a probe: the greedy reply by exact match (SQuAD's normalisation), and the margin: the
 mean log-probability a token of the true answer minus that of its strongest distractor, in nats.
-The margin decides in the gate, because answer likelihood alone also rises when answers are
-shuffled between documents: the model learns the form and not the fact.
+The gate takes the margin and not the answer's likelihood, because that alone also rises when
+answers are shuffled between documents: the model learns the form and not the fact.
 """
 
 from __future__ import annotations

@@ -5,6 +5,10 @@
   (Davison and Hinkley 1997, § 3.8), and the bounds are quantiles of the resampled means.
 - `wilson`: interval of a share (Wilson 1927).
 - `mcnemar`: did paired yes/no answers change in one direction? Exact (McNemar 1947).
+- `fisher`: is a share higher in one group than in another? Exact (Fisher 1935).
+- `dealt`, `at_least`: how many replies fall to the right question if they are dealt out by lot? The
+  hits of a random permutation, by rook polynomials (Kaplansky and Riordan 1946); groups and single
+  answers are added up by convolution, as for the Poisson-binomial distribution (Hong 2013).
 
 A plain percentile interval is too narrow where clusters are few: resampling m of m understates the
 variance by (m − 1)/m and knows no t distribution. With 5 taught and 5 control documents its bound
@@ -24,7 +28,8 @@ make everything NaN, so that no comparison with a limit holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +115,51 @@ def mcnemar(b: int, c: int) -> McNemar:
     more = binomtest(b, b + c, 0.5, alternative="greater")
     other = binomtest(b, b + c, 0.5, alternative="two-sided")
     return McNemar(float(more.pvalue), float(other.pvalue))
+
+
+def fisher(k: int, n: int, other_k: int, other_n: int) -> float:
+    """p-value of "k of n is no higher a share than other_k of other_n", one-sided: given how many
+    there are in all, they fall on either group by lot. 1 where a group is empty."""
+    total, hits = n + other_n, k + other_k
+    tail = sum(
+        math.comb(hits, i) * math.comb(total - hits, n - i) for i in range(k, min(hits, n) + 1)
+    )
+    return tail / math.comb(total, n)
+
+
+def dealt(replies: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """Probabilities of 0, 1, 2, … right replies if these replies went to these questions, as many,
+    by lot. Equal answers share their replies."""
+    m = len(answers)
+    assert len(replies) == m
+    given = Counter(replies)
+    rooks = [1]  # in how many ways k replies can be put where they are right
+    for answer, places in Counter(answers).items():
+        there = given[answer]
+        ways = [math.comb(places, k) * math.perm(there, k) for k in range(min(places, there) + 1)]
+        more = [0] * (len(rooks) + len(ways) - 1)
+        for i, first in enumerate(rooks):
+            for k, second in enumerate(ways):
+                more[i + k] += first * second
+        rooks = more
+    at_all = math.factorial(m)
+    return [
+        sum(
+            (-1) ** (k - right) * math.comb(k, right) * rooks[k] * math.factorial(m - k)
+            for k in range(right, len(rooks))
+        )
+        / at_all
+        for right in range(len(rooks))
+    ]
+
+
+def at_least(k: int, groups: Iterable[Sequence[float]]) -> float:
+    """Probability of k or more in all, from each group's probabilities of 0, 1, 2, …; groups are
+    independent."""
+    total = np.ones(1)
+    for group in groups:
+        total = np.convolve(total, group)
+    return min(1.0, float(total[k:].sum()))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,11 @@ Row = Mapping[str, Any]
 
 LEVEL = 0.95
 MEASURES = (
-    ("learned", "Learned", "margin of the true answer over likely wrong ones, taught less control"),
+    (
+        "learned",
+        "Learned",
+        "margin of the true answer over likely wrong ones, or exact answers; taught less control",
+    ),
     ("kept", "Kept", "rise in loss on answers taught earlier"),
     ("general", "General", "rise in loss on text that the base wrote"),
     ("chat", "Chat", "fall in replies that are well-formed, end and do not repeat"),
@@ -44,7 +48,10 @@ _NOTHING_NEW = {
     "forget": "Taught again without what it was told to forget",
 }
 _STEPS = {"preparing": "read", "training": "studying", "measuring": "measuring"}
-_TEST = ("rule", "against", "ok", "value", "lower", "upper", "limit", "before", "now", "n", "unit")
+_TEST = (
+    "rule", "against", "ok", "value", "lower", "upper", "limit", "before", "now", "n", "unit", "p",
+    "excused",
+)  # fmt: skip
 
 
 def card(
@@ -176,19 +183,37 @@ def _measure(
     tests = [
         {key: getattr(rule, key) for key in _TEST} for rule in report.rules if rule.rule == name
     ]
-    # The test that decided comes first: one that failed, else the gate's first.
-    tests.sort(key=lambda test: bool(test["ok"]))
+    # What decided comes first: one that refuses, else one that passed, in the gate's order.
+    tests.sort(key=lambda test: 2 if test["excused"] else int(test["ok"]))
     before, now, n = _before_and_now(report.figures, name) if report.figures else ("", "", None)
     return {
         "measure": name,
         "title": title,
         "what": what,
-        "ok": name not in failed and all(test["ok"] for test in tests) if tests else None,
+        "ok": name not in failed and all(t["ok"] or t["excused"] for t in tests) if tests else None,
+        "decided": _decided(tests),
         "before": before,
         "now": now,
         "n": n,
         "tests": tests,
     }
+
+
+def _decided(tests: Sequence[Row]) -> str:
+    """Where two kinds of evidence could show that it learned: which did. "" elsewhere."""
+    exact = [test for test in tests if test["against"] == "exact"]
+    if not exact:
+        return ""
+    margins = [test for test in tests if test["against"] != "exact"]
+    if any(test["excused"] for test in margins):
+        return "Decided by exact answers; the margin alone does not show it."
+    if exact[0]["excused"]:
+        return "Decided by the margin; exact answers alone do not show it."
+    if not exact[0]["ok"]:
+        return "Neither the margin nor exact answers show it."
+    if all(test["ok"] for test in margins):
+        return "The margin and exact answers both show it."
+    return "Exact answers alone would show it, but a margin did not rise."
 
 
 def _before_and_now(figures: Figures, name: str) -> tuple[str, str, int | None]:

@@ -39,6 +39,7 @@ def against(test: Row) -> str:
     return {
         "control": "against controls",
         "document": "against other answers of the same document",
+        "exact": "newly exact answers, against controls",
         "learned": "since they were taught",
         "parent": "against the version before",
     }.get(test["against"], f"against the {test['against']}")
@@ -48,13 +49,17 @@ def limit(test: Row) -> str:
     """What the test asks of the change."""
     if test["limit"] is None:
         return ""
+    if test.get("p") is not None:
+        return f"p at most {test['limit']:.4f}"
     points = test["unit"] == "share"
     bare = f"{100 * test['limit'] if points else test['limit']:g}".replace("-", "−")
     return f"{'above' if test['rule'] == 'learned' else 'at most'} {bare}{' points' * points}"
 
 
 def bounds(test: Row) -> str:
-    """The interval of a change; one-sided where the report has one side."""
+    """The interval of a change, one-sided where the report has one side; or its p-value."""
+    if test.get("p") is not None:
+        return f"p {test['p']:.4f}"
     lower, upper = (
         signed(test[side], test["unit"]).removesuffix(f" {test['unit']}") for side in _SIDES
     )
@@ -63,6 +68,13 @@ def bounds(test: Row) -> str:
     if lower:
         return f"at least {lower}"
     return f"at most {upper}" if upper else ""
+
+
+def outcome(test: Row) -> str:
+    """What came of a test, for the terminal. What other evidence replaced did not fail."""
+    if test["ok"]:
+        return "passed"
+    return "unshown" if test["excused"] else "FAILED"
 
 
 def share(count: Row) -> str:
@@ -173,9 +185,10 @@ def _measure_lines(measure: Row) -> list[str]:
     for test in measure["tests"]:
         parts = [figures, f"{signed(test['value'], test['unit'])} {against(test)}"]
         parts += [bounds(test), limit(test), f"n {test['n']}" if test["n"] else ""]
-        passed = "passed" if test["ok"] else "FAILED"
-        lines.append(f"{name:<8} {passed:<7} " + "; ".join(part for part in parts if part))
+        lines.append(f"{name:<8} {outcome(test):<7} " + "; ".join(part for part in parts if part))
         name, figures = "", ""
+    if measure["decided"]:
+        lines.append(f"{'':<16} {measure['decided']}")
     return lines
 
 

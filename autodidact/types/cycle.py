@@ -45,6 +45,14 @@ class RuleResult:
     n: int
     unit: str
     text: str
+    p: float | None = None
+    """Where it is given it decides, and `limit` is the most that it may be."""
+    excused: bool = False
+    """It failed and refuses nothing, because other evidence for the same rule passed."""
+
+    @property
+    def refuses(self) -> bool:
+        return not self.ok and not self.excused
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Count:
 @dataclass(frozen=True)
 class MarginRise:
     """The rise of the margin, taught less control, in nats a token, with the one-sided lower bound
-    of the gate's level; None is not finite."""
+    at the level of *learned*; None is not finite."""
 
     value: float | None
     stderr: float | None
@@ -165,6 +173,11 @@ class Limits:
         """Of each one-sided bound (Bonferroni)."""
         assert self.looks >= 1
         return 1 - CHANCE / self.looks
+
+    @property
+    def learned_level(self) -> float:
+        """The same for *learned*, which two kinds of evidence may show: each has half."""
+        return 1 - (1 - self.level) / 2
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     python benchmarks/learning/calibrate.py --out DIR                    a tiny model, minutes
     python benchmarks/learning/calibrate.py --out DIR --model models/starter --arms neutral
+    python benchmarks/learning/calibrate.py --out DIR --arms true --documents 3 6 12
 
 From one parent that has learned some documents of the synthetic world, trained again and again with
 another seed and other documents, each measured and gated as a cycle is (all but neutral and
@@ -16,9 +17,11 @@ sabotage by *learned* alone, which is what they are about):
 - sabotage: documents as they are, learning rate × 100; must never pass.
 
 Shuffled, placebo and aa must fail *learned*: at most 1.7 % pass by chance at the gate's bound (its
-three looks share 5 %). Each update is one JSON line in DIR/updates.jsonl; a rerun goes on where it
-stopped. The tiny model (about a million parameters) is trained on the spot on other documents of
-the world and questions about them, so that it answers in the form and knows none of the facts.
+three looks share 5 %). Of *learned* it is also told how often its margins passed and how often its
+exact answers, each by itself; aa permutes margins and answers together. Each update is one JSON
+line in DIR/updates.jsonl; a rerun goes on where it stopped. The tiny model (about a million
+parameters) is trained on the spot on other documents of the world and questions about them, so that
+it answers in the form and knows none of the facts.
 """
 
 from __future__ import annotations
@@ -68,8 +71,10 @@ from autodidact.types.documents import (  # noqa: E402
 from benchmarks.learning.world import World  # noqa: E402
 
 ARMS = ("neutral", "true", "between", "within", "placebo", "sabotage")
+MARGINS = ("control", "document")
 WITHOUT_TEXT = ("question", "cloze", "reversed", "restatement")
 PRETRAINING_SEED, PARENT_SEED, UPDATE_SEED = 9001, 9002, 10_000
+PARENT_DOCUMENTS = 8
 
 
 def main() -> None:
@@ -79,7 +84,9 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--permutations", type=int, default=200)
-    parser.add_argument("--documents", type=int, default=8, help="taught, and as many control")
+    parser.add_argument(
+        "--documents", type=int, nargs="+", default=[8], help="taught, and as many control"
+    )
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--anchors-minutes", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
@@ -89,16 +96,25 @@ def main() -> None:
     bench = Bench(args)
     log = args.out / "updates.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    seen = {(row["arm"], row["number"]) for row in done}
-    todo = [(a, i) for i in range(args.n) for a in args.arms.split(",") if (a, i) not in seen]
+    seen = {(row["arm"], row["documents"], row["number"]) for row in done}
+    planned = [
+        (arm, documents, number)
+        for number in range(args.n)
+        for documents in args.documents
+        for arm in args.arms.split(",")
+    ]
+    todo = [update for update in planned if update not in seen]
     begun = time.monotonic()
-    for count, (arm, number) in enumerate(todo):
-        row = bench.update(arm, number)
+    for count, (arm, documents, number) in enumerate(todo):
+        row = bench.update(arm, documents, number)
         with open(log, "a") as file:
             file.write(json.dumps(row) + "\n")
         done.append(row)
         left = (time.monotonic() - begun) / (count + 1) * (len(todo) - count - 1)
-        print(f"{arm} {number}: {row['summary']} · {left / 60:.0f} min left", flush=True)
+        print(
+            f"{arm} of {documents}, {number}: {row['summary']} · {left / 60:.0f} min left",
+            flush=True,
+        )
     summary = summarise(done, args.permutations)
     (args.out / "summary.json").write_text(json.dumps(summary, indent=1))
     print(json.dumps(summary, indent=1))
@@ -122,7 +138,7 @@ class Bench:
         )
         self.anchors = self._anchors()
         self.weaving = weave(self.base, [anchor.ids for anchor in self.anchors.training])
-        self.learned = readings(PARENT_SEED, args.documents, 1)
+        self.learned = readings(PARENT_SEED, PARENT_DOCUMENTS, 1)
         self.kept = [replace(p, split="kept") for p in write_probes(self.learned, [], "taught")]
         self.replay = self._rows(self.learned)
         self.parent_folder = args.out / "parent"
@@ -139,11 +155,10 @@ class Bench:
         self.parent_arm = self._arm(self.parent, self.kept)
         self.when_learned = {i: r.logprob for i, r in self.parent_arm.probes.items()}
 
-    def update(self, arm: str, number: int) -> dict[str, Any]:
+    def update(self, arm: str, n: int, number: int) -> dict[str, Any]:
         """Train one update from the parent, measure it, gate it."""
         begun = time.monotonic()
         first = UPDATE_SEED + 7 * number
-        n = self.args.documents
         taught, control, other = (readings(first + k, n, 1000 * (k + 1)) for k in range(3))
         rows = {
             "neutral": lambda: self.replay,
@@ -153,6 +168,9 @@ class Bench:
             "within": lambda: self._rows(shuffled_within(taught, number)),
             "placebo": lambda: self._rows(other),
         }[arm]()
+        if not rows:  # of few documents no two may answer the same question
+            return {"arm": arm, "documents": n, "number": number, "empty": True,
+                    "summary": "nothing to shuffle, left out"}  # fmt: skip
         trainer = self._trainer(load_file(self.parent_folder / "adapter_model.safetensors"), number)
         if arm == "sabotage":
             rate = trainer.recipe.learning_rate * 100
@@ -169,8 +187,9 @@ class Bench:
             trainer.export(folder, "base")
             version = self._load(folder)
         except Exception as error:  # what a cycle records as failed, and publishes nothing
-            return {"arm": arm, "number": number, "ok": False, "failed": ["sound"], "rules": [],
-                    "probes": [], "summary": f"failed: {error}"}  # fmt: skip
+            return {"arm": arm, "documents": n, "number": number, "ok": False,
+                    "failed": ["sound"], "rules": [], "probes": [],
+                    "summary": f"failed: {error}"}  # fmt: skip
         asked: list[Probe] = []
         if arm != "neutral":
             asked = [*write_probes(taught, [], "taught")]
@@ -189,11 +208,11 @@ class Bench:
         failed = [reason.rule for reason in verdict.reasons]
         counts = verdict.figures.taught
         return {
-            "arm": arm, "number": number, "ok": verdict.ok, "failed": failed,
-            "rules": [asdict(result) for result in verdict.results], "taught": counts,
+            "arm": arm, "documents": n, "number": number, "ok": verdict.ok, "failed": failed,
+            "rules": [asdict(result) for result in verdict.results], "taught": asdict(counts),
             "probes": [
-                {"split": p.split, "document": p.document_id, "id": p.id,
-                 "rise": candidate.probes[p.id].margin - parent.probes[p.id].margin}
+                {"probe": asdict(p), "before": asdict(parent.probes[p.id]),
+                 "now": asdict(candidate.probes[p.id])}
                 for p in asked
             ],
             "seconds": round(time.monotonic() - begun, 1),
@@ -301,20 +320,42 @@ def _answers_moved(taught: Sequence[Findings], groups: Any, seed: int) -> list[F
 
 
 def summarise(rows: Sequence[dict[str, Any]], permutations: int) -> dict[str, Any]:
-    """Pass rates with 95 % Wilson intervals."""
+    """Pass rates with 95 % Wilson intervals, without updates that had nothing to train."""
     found: dict[str, Any] = {}
-    for arm in sorted({row["arm"] for row in rows}):
-        mine = [row for row in rows if row["arm"] == arm]
+    rows = [row for row in rows if not row.get("empty")]
+    for arm, documents in sorted({(row["arm"], row["documents"]) for row in rows}):
+        mine = [row for row in rows if (row["arm"], row["documents"]) == (arm, documents)]
         watched = ("general", "kept", "chat") if arm == "neutral" else ("learned",)
         passed = {"passes the gate": rate([row["ok"] for row in mine])}
-        found[arm] = {
+        learns = {} if arm == "neutral" else by_evidence(mine)
+        found[f"{arm}, {documents} documents"] = {
             **(passed if arm in ("neutral", "sabotage") else {}),
-            **{rule: rate([rule not in row["failed"] for row in mine]) for rule in watched},
+            **{
+                rule: rate([rule not in row["failed"] and bool(row["rules"]) for row in mine])
+                for rule in watched
+            },
+            **learns,
         }
     true = [row for row in rows if row["arm"] == "true"]
     if true:
         found["aa"] = {"learned": rate(list(permuted(true, permutations)))}
     return found
+
+
+def by_evidence(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """How often margins passed and how often exact answers, whatever the other said, and the share
+    of exact answers."""
+    tests = [
+        {rule["against"]: rule["ok"] for rule in row["rules"] if rule["rule"] == "learned"}
+        for row in rows
+    ]
+    asked = [row["taught"] for row in rows if "taught" in row]
+    k, n = (sum(count[key] for count in asked) for key in ("k", "n"))
+    return {
+        "by margin": rate([all(t.get(a, a != "control") for a in MARGINS) for t in tests]),
+        "by exact answers": rate([t.get("exact", False) for t in tests]),
+        "answers that are exact": f"{k}/{n}",
+    }
 
 
 def permuted(rows: Sequence[dict[str, Any]], count: int) -> Iterator[bool]:
@@ -323,14 +364,17 @@ def permuted(rows: Sequence[dict[str, Any]], count: int) -> Iterator[bool]:
     for number in range(count):
         row = rows[number % len(rows)]
         order = random.Random(number)
-        documents = sorted({p["document"] for p in row["probes"]})
+        asked = [
+            (Probe(**p["probe"]), ProbeResult(**p["before"]), ProbeResult(**p["now"]))
+            for p in row["probes"]
+        ]
+        documents = sorted({probe.document_id for probe, _, _ in asked})
         taught = set(order.sample(documents, len(documents) // 2))
         probes, before, after = [], {}, {}
-        for p in row["probes"]:
-            split: Split = "taught" if p["document"] in taught else "control"
-            probes.append(Probe(p["id"], p["document"], "", "", (), "", "", "", split))
-            before[p["id"]] = ProbeResult(p["id"], "", 0, 0.0, 0.0)
-            after[p["id"]] = ProbeResult(p["id"], "", 0, 0.0, p["rise"])
+        for probe, then, now in asked:
+            split: Split = "taught" if probe.document_id in taught else "control"
+            probes.append(replace(probe, split=split))
+            before[probe.id], after[probe.id] = then, now
         verdict = gate.decide(
             probes, NOTHING, gate.Arm(before, (), ()), gate.Arm(after, (), ()), limits
         )

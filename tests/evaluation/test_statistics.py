@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -216,3 +218,56 @@ def test_mcnemar_by_hand(b: int, c: int, one: float, two: float) -> None:
     found = mcnemar(b, c)
     assert found.one_sided == pytest.approx(one)
     assert found.two_sided == pytest.approx(two)
+
+
+# Exact answers ----------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 12), st.integers(0, 12), st.data())
+def test_fisher_is_scipy_s(n: int, m: int, data: st.DataObject) -> None:
+    k, other = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
+    expected = stats.fisher_exact([[k, n - k], [other, m - other]], alternative="greater").pvalue
+    assert statistics.fisher(k, n, other, m) == pytest.approx(expected)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcxy")), max_size=6))
+def test_replies_dealt_by_lot_are_right_as_often_as_counting_says(
+    pairs: list[tuple[str, str]],
+) -> None:
+    answers, replies = [a for a, _ in pairs], [r for _, r in pairs]
+    counted = Counter(
+        sum(reply == answer for reply, answer in zip(order, answers, strict=True))
+        for order in itertools.permutations(replies)
+    )
+    found = statistics.dealt(replies, answers)
+    assert sum(found) == pytest.approx(1)
+    assert all(
+        share == pytest.approx(counted[right] / counted.total())
+        for right, share in enumerate(found)
+    )
+    assert max(counted) < len(found)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(0, 1), max_size=8), st.integers(0, 9))
+def test_so_many_of_single_answers_are_as_likely_as_all_ways_together(
+    chances: list[float], k: int
+) -> None:
+    """The Poisson-binomial tail, by brute force."""
+    every = itertools.product((0, 1), repeat=len(chances))
+    expected = math.fsum(
+        math.prod(c if hit else 1 - c for c, hit in zip(chances, hits, strict=True))
+        for hits in every
+        if sum(hits) >= k
+    )
+    found = statistics.at_least(k, [[1 - c, c] for c in chances])
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_hundred_neighbours_are_counted_exactly() -> None:
+    names = [str(i) for i in range(100)]
+    found = statistics.dealt(names, names)
+    assert found[:3] == pytest.approx([math.exp(-1), math.exp(-1), math.exp(-1) / 2])
+    assert found[100] == pytest.approx(1 / math.factorial(100), rel=1e-9)

@@ -29,6 +29,7 @@ from tests.ledgers import (
     asked,
     full_report,
     rejected_report,
+    rule,
     run_cycle,
 )
 
@@ -75,6 +76,54 @@ def test_four_measures_each_with_what_decided(tmp_path: Path, store: LearnerStor
     assert [test["against"] for test in measures["general"]["tests"]] == ["base", "parent"]
     assert measures["general"]["now"] == "+1.5\u00a0%"
     assert (measures["chat"]["before"], measures["chat"]["now"]) == ("292", "291")
+
+
+MARGIN = {"value": 0.9, "lower": -0.2, "upper": 2.0, "limit": 0.0}
+EXACT = {"value": 0.7, "lower": None, "upper": None, "limit": 0.0083, "unit": "share", "n": 21}
+
+
+@pytest.mark.parametrize(
+    ("margin", "exact", "order", "ok", "decided"),
+    [
+        ((False, True), (True, False), ["exact", "control"], True,
+         "Decided by exact answers; the margin alone does not show it."),
+        ((True, False), (False, True), ["control", "exact"], True,
+         "Decided by the margin; exact answers alone do not show it."),
+        ((True, False), (True, False), ["control", "exact"], True,
+         "The margin and exact answers both show it."),
+        ((False, False), (False, False), ["control", "exact"], False,
+         "Neither the margin nor exact answers show it."),
+        ((False, False), (True, False), ["control", "exact"], False,
+         "Exact answers alone would show it, but a margin did not rise."),
+    ],
+)  # fmt: skip
+def test_it_is_told_in_a_line_which_evidence_of_learning_decided(
+    tmp_path: Path,
+    store: LearnerStore,
+    margin: tuple[bool, bool],
+    exact: tuple[bool, bool],
+    order: list[str],
+    ok: bool,
+    decided: str,
+) -> None:
+    rules = [
+        rule("learned", "control", margin[0], excused=margin[1], **MARGIN),
+        rule("learned", "exact", exact[0], excused=exact[1], p=0.0004, **EXACT),
+    ]
+    made = published(tmp_path, store, rules=rules)
+    learned = made["measures"][0]
+    assert [test["against"] for test in learned["tests"]] == order
+    assert (learned["ok"], learned["decided"]) == (ok, decided)
+    text = card_text(made)
+    assert decided in text
+    assert "+70.0 points newly exact answers, against controls; p 0.0004; p at most 0.0083" in text
+    assert text.count("FAILED") == [margin, exact].count((False, False))
+
+
+def test_an_old_report_knows_of_one_kind_of_evidence(tmp_path: Path, store: LearnerStore) -> None:
+    made = published(tmp_path, store)
+    [test] = made["measures"][0]["tests"]
+    assert (test["p"], test["excused"], made["measures"][0]["decided"]) == (None, False, "")
 
 
 def test_questions_stand_with_their_document_and_both_answers(

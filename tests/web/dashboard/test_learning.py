@@ -18,6 +18,7 @@ from tests.ledgers import (
     asked,
     full_report,
     rejected_report,
+    rule,
     run_cycle,
 )
 
@@ -97,6 +98,24 @@ def test_the_numbers_lie_on_their_lines(client: httpx.Client, taught: LearnerSto
     places = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([\d.]+)%"', line[1])]
     assert len(places) == 7
     assert all(0 <= x <= 100 for x in places)
+
+
+def test_evidence_that_other_evidence_replaced_is_not_shown_as_failed(
+    client: httpx.Client, store: LearnerStore
+) -> None:
+    document = add_document(store, "anneck")
+    rules = [
+        rule("learned", "control", False, excused=True, lower=-0.2, limit=0.0),
+        rule("learned", "exact", value=0.7, lower=None, upper=None, limit=0.0083, unit="share",
+             p=0.0004),
+    ]  # fmt: skip
+    run_cycle(store, 1, [document], report=full_report(document, rules=rules))
+    html = client.get("/learning/cycles/1").text
+    assert "Decided by exact answers; the margin alone does not show it." in html
+    assert "not shown</span>" in html
+    assert "failed</span>" not in html
+    assert "<small>p 0.0004; newly exact answers, against controls</small>" in html
+    assert '<td data-l="Limit">p at most 0.0083</td>' in html
 
 
 def test_the_report_card_as_json(client: httpx.Client, taught: LearnerStore) -> None:
