@@ -4,9 +4,7 @@ documents of others, so whatever shows them escapes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.documents import Fact
@@ -36,14 +34,17 @@ def facts(store: LearnerStore) -> FirstFacts | None:
     (a cycle takes them in this order). None where no document with a fact waits."""
     taught = store.documents.numbers("studying")[:MOST]
     found = store.material.findings(taught or store.documents.queue(MOST))
-    columns = [[_shown(fact, f.title) for fact in _for_people(f.facts)] for f in found]
-    in_turn = [fact for row in zip_longest(*columns) for fact in row if fact is not None]
-    return FirstFacts(bool(taught), tuple(in_turn[:MOST])) if in_turn else None
-
-
-def _for_people(found: Sequence[Fact]) -> list[Fact]:
-    """Those first that have a question kept for people."""
-    return sorted((f for f in found if f.questions), key=lambda fact: fact.suggestion < 0)[:MOST]
+    left = [(each.title, [fact for fact in each.facts if fact.questions]) for each in found]
+    shown: list[FirstFact] = []
+    told: set[str] = set()
+    while len(shown) < MOST and any(rows for _, rows in left):
+        for title, rows in left:
+            if rows and len(shown) < MOST:
+                fact = min(rows, key=lambda row: (row.relation in told, row.suggestion < 0))
+                rows.remove(fact)
+                told.add(fact.relation)  # another kind of fact next, as far as there is one
+                shown.append(_shown(fact, title))
+    return FirstFacts(bool(taught), tuple(shown)) if shown else None
 
 
 def _shown(fact: Fact, title: str) -> FirstFact:

@@ -322,7 +322,8 @@ def _first_cycle(status: LearnerStatus) -> str:
         return text + "The learner is not running. Start it with python web_learner.py."
     documents = status.documents or status.queued
     if documents:
-        text += f"The first cycle reads {plural(documents, 'document')}. "
+        which = f"Cycle {status.cycle}" if (status.cycle or 1) > 1 else "The first cycle"
+        text += f"{which} reads {plural(documents, 'document')}. "
     return text + "Nothing is published unless it is proved."
 
 
