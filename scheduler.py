@@ -99,6 +99,7 @@ class Timetable:
             self._scheduler.modify_job(job, next_run_time=datetime.now().astimezone())
 
     def _idle(self) -> None:
-        job = self._scheduler.get_job("fetch")
-        at = job.next_run_time.timestamp() if job and job.next_run_time else time.time()
-        self._reporter.idle(queued=self._learner.store.documents.count("queued"), next_at=at)
+        queued = self._learner.store.documents.count("queued")
+        jobs = [self._scheduler.get_job(name) for name in ("fetch", "learn")[: 1 + bool(queued)]]
+        times = [job.next_run_time.timestamp() for job in jobs if job and job.next_run_time]
+        self._reporter.idle(queued=queued, next_at=min(times, default=time.time()))

@@ -18,6 +18,7 @@ const state = {
   model: boot.health,
   learner: boot.learner,
   asked: boot.asked,
+  refusal: undefined, // the title of the notice that a cycle was refused
   run: null, // the reply that is on its way
 };
 
@@ -335,10 +336,25 @@ function onVersion(version) {
   say(`${version.title}. ${version.text}`);
 }
 
-function onLearner(learner) {
+/** What it means that a cycle was refused, and what comes next, until the reader dismisses it. */
+function showRefusal(refused) {
+  const seen = refused && `refused:${refused.cycle}`;
+  if (!refused || sessionStorage.getItem(seen)) {
+    notices.hide("refusal");
+  } else if (refused.title !== state.refusal || !notices.shown("refusal")) {
+    const dismiss = () => sessionStorage.setItem(seen, "yes");
+    notices.show("refusal", { ...refused, tone: "info", icon: "redo", dismiss });
+  } else {
+    notices.setText("refusal", refused.text);
+  }
+  state.refusal = refused?.title;
+}
+
+function onLearner(learner, news = false) {
   sidebar.showLearner(learner);
   const bar = $("progress", empty);
-  if (learner.state !== state.learner) {
+  showRefusal(learner.refused);
+  if (learner.state !== state.learner || news) {
     if (!empty.hidden && !state.model.live) refreshEmpty();
   } else if (bar) {
     bar.value = learner.share;
@@ -358,7 +374,7 @@ const reconnect = follow(
     },
     health: onModel,
     version: onVersion,
-    learner: onLearner,
+    learner: (learner) => onLearner(learner, true),
     progress: onLearner,
   },
   (gone) => {

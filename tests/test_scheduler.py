@@ -116,6 +116,16 @@ def test_after_a_failed_cycle_it_waits_for_the_next_time() -> None:
     assert run.learner.calls == ["fetch", "learn"]
 
 
+def test_what_waits_is_learned_at_the_next_look_not_the_next_fetch() -> None:
+    run = Run(
+        QueueLearner(CycleReport(1, "failed", 9)),
+        ScheduleSettings(fetch_minutes=60, learn_minutes=5),
+    )
+    run.until(lambda: len(run.reporter.idles) == 2, "to be idle")
+    run.end()
+    assert 200 < run.reporter.idles[-1]["next_at"] - time.time() <= 300
+
+
 def test_a_full_disk_is_waited_for() -> None:
     run = Run(QueueLearner(ResourceError("need 0.5 GiB, have 0.1"), DONE), OFTEN)
     run.until(lambda: run.reporter.verdicts, "the next try")

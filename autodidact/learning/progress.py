@@ -1,8 +1,9 @@
 """What the learner is doing, for the terminal and for the page.
 
 On a terminal a moving bar (rich); elsewhere a log line now and then. For the page the same state
-goes to the ledger's status row at most twice a second, and every few seconds while nothing changes,
-so that a reader can tell a working learner from a dead one.
+goes to the ledger's status row at most twice a second, and every few seconds while nothing is said,
+so that a reader can tell a working learner from a dead one. The times left count down meanwhile,
+also during one long pass of a slow machine.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 STATUS_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
 HEARTBEAT_S = 4.0
+COUNTDOWN_S = 2.0
+"""How often the times left are told while nothing else is."""
+BEAT_S = 0.5
 STATES: dict[Phase, State] = {
     "fetching": "fetching",
     "loading": "preparing",
@@ -73,6 +77,7 @@ RESTING = ("idle", "fetching")
 NEWS = (PhaseEvent, PlanEvent, MeasurementEvent, DoneEvent, ForgottenEvent)
 """What is told at once; the rest twice a second."""
 NO_PROGRESS: dict[str, Any] = {"step": None, "of": None, "loss": None, "eta_s": None}
+NO_TIME: dict[str, Any] = {"left_s": None, "cycle_s": None}
 
 
 class Hear(Protocol):
@@ -87,7 +92,10 @@ class Reporter:
     def __init__(self, store: LearnerStore, console: Console | None) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._state = LearnerStatus()
+        said = store.status.read()
+        self._state = LearnerStatus(verdict=said.verdict if said else None)
+        self._phase_ends: float | None = None
+        self._cycle_ends: float | None = None
         self._written = 0.0
         self._logged = 0.0
         self._ended = threading.Event()
@@ -98,7 +106,7 @@ class Reporter:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("{task.fields[done]}"),
                 TextColumn("{task.fields[note]}"),
                 TimeElapsedColumn(),
                 console=console,
@@ -111,12 +119,15 @@ class Reporter:
             if fetching and self._state.state not in RESTING:
                 return  # sources are asked beside a cycle too; the cycle is what to show
             self._apply(event, cycle)
-            self._show(event)
+            if isinstance(event, PhaseEvent):
+                self._begin_bar(event.phase)
+            self._show()
             self._write(force=isinstance(event, NEWS))
 
     def idle(self, queued: int | None = None, next_at: float | None = None) -> None:
         """Nothing runs: so many documents wait, and then it goes on."""
         with self._lock:
+            self._end_cycle()
             self._state = replace(
                 self._state, state="idle", queued=queued, next_at=next_at, phase=None, **NO_PROGRESS
             )
@@ -126,14 +137,17 @@ class Reporter:
     def verdict(self, report: CycleReport) -> None:
         """A cycle is closed, with this report."""
         with self._lock:
+            self._end_cycle()
             self._state = replace(self._state, verdict=replace(report, probes=()))
             self._write(force=True)
 
     def _beat(self) -> None:
         """Say that the learner lives, while nothing else is said."""
-        while not self._ended.wait(HEARTBEAT_S):
+        while not self._ended.wait(BEAT_S):
             with self._lock:
-                if time.monotonic() - self._written > HEARTBEAT_S:
+                every_s = COUNTDOWN_S if self._cycle_ends is not None else HEARTBEAT_S - BEAT_S
+                if time.monotonic() - self._written > every_s:
+                    self._show()
                     self._write(force=True)
 
     def stopped(self) -> None:
@@ -148,34 +162,62 @@ class Reporter:
         match event:
             case PhaseEvent(phase):
                 state = replace(state, phase=phase, state=STATES[phase], **NO_PROGRESS)
+                self._phase_ends = None
             case StepEvent():
-                state = replace(
-                    state, step=event.step, of=event.of, loss=event.loss, eta_s=event.eta_s
-                )
+                state = replace(state, step=event.step, of=event.of, loss=event.loss)
             case ProgressEvent():
                 state = replace(state, step=event.step, of=event.of)
             case PlanEvent():
                 state = replace(state, documents=len(event.documents))
             case ForgottenEvent():  # the verdict shown may speak of it
                 state = replace(state, verdict=None)
+        if isinstance(event, (PhaseEvent, ProgressEvent, StepEvent)):
+            now = time.monotonic()
+            if event.eta_s is not None:
+                self._phase_ends = now + event.eta_s
+            if event.left_s is not None:
+                self._cycle_ends = now + event.left_s
+                if state.cycle_s is None:
+                    state = replace(state, cycle_s=round(max(0.0, event.left_s), 1))
         self._state = state
 
-    def _show(self, event: Event) -> None:
-        state = self._state
-        note = ""
-        if state.loss is not None:
-            left = int(state.eta_s or 0)
-            note = f"loss {state.loss:.2f}, {left // 60}:{left % 60:02d} left"
+    def _timed(self) -> LearnerStatus:
+        """The state, with the times left as they are now. A phase that takes longer than expected
+        has none; a cycle has at least what its phase has."""
+        now = time.monotonic()
+        eta_s = left_s = None
+        if self._phase_ends is not None and self._phase_ends > now:
+            eta_s = round(self._phase_ends - now, 1)
+        if self._cycle_ends is not None:
+            left_s = round(max(self._cycle_ends - now, eta_s or self._cycle_ends - now), 1)
+        return replace(self._state, eta_s=eta_s, left_s=left_s)
+
+    def _end_cycle(self) -> None:
+        self._phase_ends = self._cycle_ends = None
+        self._state = replace(self._state, **NO_TIME)
+
+    def _show(self) -> None:
+        """The bar, or now and then a line."""
+        state = self._timed()
+        parts = [f"loss {state.loss:.2f}"] if state.loss is not None else []
+        parts += [f"{_clock(state.eta_s)} left"] if state.eta_s is not None else []
+        parts += [f"{_clock(state.left_s)} of the cycle"] if state.left_s is not None else []
+        note = ", ".join(parts)
+        done = f"{state.step}/{state.of}" if state.of else ""
         if self._bar is not None:
-            if isinstance(event, PhaseEvent):
-                self._stop_bar()
-                self._task = self._bar.add_task(event.phase, total=None, note="")
-                self._bar.start()
-            if self._task is not None and state.of:
-                self._bar.update(self._task, completed=state.step or 0, total=state.of, note=note)
-        elif state.of and time.monotonic() - self._logged > LOG_EVERY_S:
+            if self._task is not None:
+                self._bar.update(
+                    self._task, completed=state.step or 0, total=state.of, done=done, note=note
+                )
+        elif (done or note) and time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
-            log.info("%s %s/%s %s", state.phase, state.step, state.of, note)
+            log.info("%s", " ".join(part for part in (state.phase, done, note) if part))
+
+    def _begin_bar(self, phase: Phase) -> None:
+        if self._bar is not None:
+            self._stop_bar()
+            self._task = self._bar.add_task(phase, total=None, done="", note="")
+            self._bar.start()
 
     def _stop_bar(self) -> None:
         if self._bar is not None and self._task is not None:
@@ -187,4 +229,10 @@ class Reporter:
         now = time.monotonic()
         if force or now - self._written > STATUS_EVERY_S:
             self._written = now
-            self._store.status.write(self._state)
+            self._store.status.write(self._timed())
+
+
+def _clock(seconds: float) -> str:
+    """1:58, −0:40."""
+    whole = round(abs(seconds))
+    return f"{'−' if seconds <= -0.5 else ''}{whole // 60}:{whole % 60:02d}"

@@ -144,7 +144,7 @@ def _verdict(made: Row, report: CycleReport, reasons: Sequence[Reason]) -> str:
             return f"{taken_back} {_passed(report)}".strip()
         return f"Published. {_passed(report)}{_rest(made)}".strip()
     if made["state"] == "rejected":
-        why = "; ".join(_WHY[name] for name in made["failed"] if name in _WHY) or reason
+        why = why_refused(made["state"], reasons)
         stays = f"Checkpoint {made['parent']}" if made["parent"] else "The base"
         if made["failed"] == ["sound"]:
             why = f"{why} ({reasons[0].text if reasons else ''})"
@@ -152,6 +152,13 @@ def _verdict(made: Row, report: CycleReport, reasons: Sequence[Reason]) -> str:
         return f"Not published: {why}. {stays} goes on answering. {would}".strip()
     what = "Failed, nothing published" if made["state"] == "failed" else "Not finished"
     return f"{what}: {(reason or 'no reason was recorded').rstrip('.')}."
+
+
+def why_refused(state: str, reasons: Sequence[Reason]) -> str:
+    """Why a cycle was not published, in plain words."""
+    names = [name for name in rules_of(reasons) if name in _WHY] if state == "rejected" else []
+    first = reasons[0].line if reasons else "no reason was recorded"
+    return "; ".join(_WHY[name] for name in names) or first
 
 
 def _passed(report: CycleReport, passes: str = "It passes") -> str:

@@ -121,6 +121,23 @@ class DocumentTable:
         ).fetchone()  # fmt: skip
         return int(row[0] or 0)
 
+    def states(self, cycle: int) -> dict[str, int]:
+        """What has become of the documents that a cycle taught: how many are in each state."""
+        rows = self._db.read().conn.execute(
+            "SELECT state, COUNT(*) FROM documents WHERE id IN "
+            "(SELECT taught.value FROM cycles, json_each(cycles.documents) AS taught "
+            "WHERE cycles.n = ?) GROUP BY state",
+            (cycle,),
+        )
+        return {str(state): int(n) for state, n in rows}
+
+    def untried(self) -> int:
+        """How many documents wait that no cycle has tried: those come first."""
+        row = self._db.read().conn.execute(
+            "SELECT COUNT(*) FROM documents WHERE state = 'queued' AND tries = 0 AND rules > 0"
+        ).fetchone()  # fmt: skip
+        return int(row[0])
+
     def queue(self, limit: int) -> list[int]:
         """Numbers of the first documents that can be learned: tried least, then in the order they
         came. Costs the same however many wait."""

@@ -3,6 +3,8 @@
 The study writes these on its standard output, the learner reads them, acts on some, and shows all
 of them to whoever watches. `event` tells them apart; a line that fits none of them is refused by
 the field that does not fit (`types.wire`).
+
+`eta_s` are the seconds left of a phase, `left_s` those of the cycle; None where nobody can tell.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ class PhaseEvent:
     """Another part of the work begins."""
 
     phase: Phase
+    eta_s: float | None = None
+    left_s: float | None = None
     event: Literal["phase"] = "phase"
 
 
@@ -41,17 +45,20 @@ class ProgressEvent:
 
     step: int
     of: int
+    eta_s: float | None = None
+    left_s: float | None = None
     event: Literal["progress"] = "progress"
 
 
 @dataclass(frozen=True)
 class StepEvent:
-    """A training step is done. `loss` is in nats a token, `eta_s` the seconds left."""
+    """A training step is done. `loss` is in nats a token."""
 
     step: int
     of: int
     loss: float
     eta_s: float
+    left_s: float | None = None
     event: Literal["step"] = "step"
 
 

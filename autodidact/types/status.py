@@ -18,6 +18,7 @@ class LearnerStatus:
     `OFFLINE`.
 
     `step` of `of` and `eta_s` (seconds left) are of the present phase, `loss` in nats a token;
+    `left_s` is what is left of the cycle's time, `cycle_s` (below 0 where it takes longer);
     `documents` is how many the cycle took, `queued` how many wait; `next_at` and `updated_at` are
     Unix time; `verdict` is the report of the last cycle, without its questions.
     """
@@ -29,6 +30,8 @@ class LearnerStatus:
     of: int | None = None
     loss: float | None = None
     eta_s: float | None = None
+    left_s: float | None = None
+    cycle_s: float | None = None
     documents: int | None = None
     queued: int | None = None
     next_at: float | None = None

@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from autodidact.types.chat import ModelStatus
 from autodidact.types.protocols import Generator
 from autodidact.types.report import CycleReport, report_of
 from autodidact.types.status import OFFLINE, LearnerStatus
-from autodidact.web.page import words
+from autodidact.web.page import first, words
 from autodidact.web.sse import Shutdown, Wakeups, encode
 
 POLL_S = 0.3
@@ -41,7 +41,7 @@ RETRY_MS = 1000
 _OFFLINE = LearnerStatus(OFFLINE)
 # A change of one of these is news of the learner; a change of anything else is its progress.
 _NEWS = ("state", "cycle", "next_at", "queued", "documents")
-_SHOWN = (*_NEWS, "step", "of", "loss", "eta_s")
+_SHOWN = (*_NEWS, "phase", "step", "of", "loss", "eta_s", "left_s")
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,31 @@ class LearnerView:
             status = self._store.status.read()
         except (FileNotFoundError, sqlite3.Error, AutodidactError, ValueError):
             return _OFFLINE
-        if status is None or status.state == "stopped":
+        if status is None:
             return _OFFLINE
-        return _OFFLINE if now - status.updated_at > OFFLINE_AFTER_S else status
+        gone = status.state == "stopped" or now - status.updated_at > OFFLINE_AFTER_S
+        return replace(_OFFLINE, verdict=status.verdict) if gone else status
+
+    def refused(self, status: LearnerStatus, live: int, now: float) -> dict[str, str] | None:
+        """What there is to say of the last cycle if it was not published and none was since."""
+        report = status.verdict
+        if report is None or report.ok or live > report.cycle:
+            return None
+        documents = self._store.documents
+        try:
+            states = documents.states(report.cycle)
+            # tries are counted of these, and those of fewer tries come first
+            untried = documents.untried() if report.state in ("rejected", "failed") else 0
+        except (FileNotFoundError, sqlite3.Error, AutodidactError):
+            states, untried = {}, 0
+        return words.refused(status, states, untried, now)
+
+    def first_facts(self) -> first.FirstFacts | None:
+        """What is studied or comes next; None where there is nothing."""
+        try:
+            return first.facts(self._store)
+        except (FileNotFoundError, sqlite3.Error, AutodidactError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,8 @@ class Snapshot:
     model: ModelStatus
     learner: LearnerStatus
     said: dict[str, Any]
-    """The learner's state in words: title, detail, line and share of the progress."""
+    """The learner's state in words: title, detail, line and share of the progress, and what it
+    means if the last cycle was refused."""
     report: CycleReport | None
     lookup: bool = True
     """Whether passages are looked up where a request does not say."""
@@ -138,12 +161,17 @@ class Watcher:
             **words.learner(status, now),
             "line": words.cycle_line(status),
             "share": round(words.share(status), 3),
+            "refused": self._learner.refused(status, model.live or 0, now),
         }
         last = self._last
         if last is not None and last.model.live == model.live and last.report is not None:
             return Snapshot(model, status, said, last.report, self._lookup(model))
         report = read_report(self._home, model.live) if model.live else None
         return Snapshot(model, status, said, report, self._lookup(model))
+
+    def first_facts(self, now: Snapshot) -> first.FirstFacts | None:
+        """Some of what is studied, as long as nothing is learned. Blocks for a few milliseconds."""
+        return None if now.model.live or now.model.live is None else self._learner.first_facts()
 
     async def snapshot(self) -> Snapshot:
         return await asyncio.get_running_loop().run_in_executor(self._workers, self.look)

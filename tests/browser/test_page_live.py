@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from autodidact.errors import Busy
+from autodidact.types.cycle import Reason
+from autodidact.types.report import CycleReport
 from tests.browser.hands import Open, expect, reply, say, settled, words
 from tests.web.fakes import Learner, LiveServer, QueueGenerator, endless, publish
 
@@ -92,9 +94,9 @@ def test_the_learner_is_followed(open_page: Open, learner: Learner) -> None:
     learner.say("training", cycle=44, step=312, of=480, eta_s=118)
     page = open_page()
     line = page.get_by_role("group", name="The learner")
-    expect(line).to_have_text(re.compile(r"Studying, cycle 44\s*Step 312 of 480, 2 min left"))
+    expect(line).to_have_text(re.compile(r"Studying, cycle 44\s*Step 312 of 480, 1:58 left"))
     learner.say("training", cycle=44, step=360, of=480, eta_s=40)
-    expect(line).to_contain_text("Step 360 of 480, 40 s left")
+    expect(line).to_contain_text("Step 360 of 480, 0:40 left")
     expect(line.locator(".v")).to_have_attribute("stroke-dasharray", "75 100")
     learner.say("idle", cycle=44, queued=3)
     expect(line).to_contain_text("3 documents queued")
@@ -116,6 +118,38 @@ def test_the_first_cycle_shows_its_progress(
         page.get_by_role("progressbar", name="Cycle 1, training: step 240 of 480")
     ).to_be_visible()
     expect(page.locator("#answers")).to_contain_text("Base")
+
+
+def test_the_time_left_moves_while_the_study_is_silent(
+    open_page: Open, generator: QueueGenerator, learner: Learner
+) -> None:
+    generator.set(live=0)
+    learner.say("preparing", cycle=1, phase="loading", left_s=290, cycle_s=300)
+    page = open_page()
+    expect(page.get_by_role("progressbar", name="4:50 of the cycle left")).to_be_visible()
+    learner.say("preparing", cycle=1, phase="loading", left_s=285, cycle_s=300)
+    expect(page.get_by_role("progressbar", name="4:45 of the cycle left")).to_be_visible()
+    expect(page.get_by_role("group", name="The learner")).to_contain_text("Loading the model, 4:45")
+
+
+def test_a_refused_cycle_is_explained_until_it_is_dismissed(
+    open_page: Open, generator: QueueGenerator, learner: Learner
+) -> None:
+    generator.set(live=0)
+    refused = CycleReport(1, "rejected", 9, reasons=(Reason("kept", "+0.3 nat"),))
+    learner.say("idle", cycle=1, verdict=refused)
+    page = open_page()
+    note = page.locator("#notices .note")
+    expect(note).to_contain_text(
+        "The first cycle was not published: it forgot too much of what it knew. "
+        "Nothing is lost: the base model goes on answering. The next cycle begins now."
+    )
+    learner.say("preparing", cycle=2, verdict=refused)
+    expect(note).to_contain_text("Cycle 2 runs now.")
+    note.get_by_role("button", name="Dismiss").click()
+    learner.say("training", cycle=2, verdict=refused)
+    expect(page.get_by_role("group", name="The learner")).to_contain_text("Studying, cycle 2")
+    expect(note).to_have_count(0)
 
 
 def test_lasting_notices_can_be_dismissed(open_page: Open, generator: QueueGenerator) -> None:

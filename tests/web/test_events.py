@@ -66,7 +66,7 @@ def test_what_the_learner_does_is_told_as_it_changes(
     learner.say("training", cycle=43, step=5, of=10, eta_s=40)
     progress = until(stream, "progress")
     assert (progress["step"], progress["share"]) == (5, 0.5)
-    assert progress["detail"] == "Step 5 of 10, 40 s left"
+    assert progress["detail"] == "Step 5 of 10, 0:40 left"
     learner.say(
         "idle",
         cycle=43,

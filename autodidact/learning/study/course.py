@@ -43,7 +43,9 @@ def study(session: Session) -> None:
     parent = engine.untouched
     if came_from:
         parent = engine.load_folder(came_from.version, Path(came_from.path))
+    session.expected["preparing"] = preparation.ANCHOR_SHARE * session.budget_s
     anchors = preparation.anchors(session, engine)
+    session.expected["preparing"] = preparation.WRITING_SHARE * session.budget_s
     ready = preparation.prepare(session, engine, anchors)
     bench = measuring.Bench(session, engine, parent, anchors, ready.plan.documents)
 
@@ -99,7 +101,8 @@ def _train(session: Session, ready: Preparation, plan: Plan) -> bool:
             session.emit(LogEvent(f"{RESUME} cannot be read: it trains from the beginning"))
         left = clock.steps - clock.step
         eta_s = fmean(recent_s) * left
-        session.emit(StepEvent(clock.step, clock.steps, clock.losses[-1], eta_s))
+        loss = clock.losses[-1]
+        session.emit(StepEvent(clock.step, clock.steps, loss, eta_s, session.left_s))
 
     pace = planning.PlanPace(plan)
     clock, ended = loop.train(

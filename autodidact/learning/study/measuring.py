@@ -7,8 +7,9 @@ aside; every version is asked the same. What was measured before a stop is not m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from autodidact.engine import Engine, Version
 from autodidact.engine.examinee import Examinee
@@ -23,7 +24,8 @@ from autodidact.types.documents import Probe
 from autodidact.types.events import MeasurementEvent
 
 PIECE = 48
-"""So many probes are asked between two words of progress."""
+"""So many probes, blocks or chats are asked between two words of progress."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Bench:
         self._engine = engine
         self._parent = parent
         self._anchors = anchors
+        self._paces: dict[str, float] = {}
         name = "measured.json"
         chosen = session.kept(Selection, name)
         if chosen is None:
@@ -92,16 +95,18 @@ class Bench:
         if result is None:
             subject = Examinee(self._engine, version)
             rows: list[ProbeResult] = []
-            for i in range(0, len(probes), PIECE):
-                self._session.progress(i, len(probes))
-                rows += recall.measure(subject, probes[i : i + PIECE])
             general = [*known.general[: self.selection.blocks]]
             blocks = self._anchors.blocks[len(general) : self.selection.blocks]
-            general += subject.nll(blocks) if blocks else []
             chat = [*known.chat[: self.selection.chats]]
             prompts = self._anchors.prompts[len(chat) : self.selection.chats]
-            replies = well_formed.measure(subject, prompts) if prompts else []
-            chat += [reply.well_formed for reply in replies]
+            ahead = {"probes": len(probes), "blocks": len(blocks), "chats": len(prompts)}
+            told = _Progress(self._session, self._paces, ahead)
+            for some in told.pieces("probes", probes):
+                rows += recall.measure(subject, some)
+            for held_out in told.pieces("blocks", blocks):
+                general += subject.nll(held_out)
+            for asked in told.pieces("chats", prompts):
+                chat += [reply.well_formed for reply in well_formed.measure(subject, asked)]
             result = Measurement(arm, step, tuple(rows), tuple(general), tuple(chat))
             self._session.keep(name, result)
         self._session.emit(MeasurementEvent(arm, step, result.rows, result.general, result.chat))
@@ -123,6 +128,7 @@ class Bench:
             "blocks": _timed(lambda: subject.nll(anchors.blocks[:4]), 4),
             "chats": _timed(lambda: well_formed.measure(subject, anchors.prompts[:8]), 8) * 0.6,
         }
+        self._paces |= seconds
         arms = 1 + sum(arm not in job.known for arm in ("base", "parent"))
         limits, blocks, chats = planning.sizes(
             {split: len(pool) for split, pool in pools.items()},
@@ -137,6 +143,34 @@ class Bench:
             min(blocks, len(anchors.blocks)),
             min(chats, len(anchors.prompts)),
         )
+
+
+class _Progress:
+    """Tells how far a version is measured. `paces` are the seconds that one of a kind takes, as far
+    as they are known, and are kept up to date; `ahead` is how many are still to be asked."""
+
+    def __init__(self, session: Session, paces: dict[str, float], ahead: dict[str, int]) -> None:
+        self._session = session
+        self._paces = paces
+        self._ahead = ahead
+        self._whole = sum(ahead.values())
+
+    def pieces(self, kind: str, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The items in pieces; each is timed until the next is asked for."""
+        for i in range(0, len(items), PIECE):
+            done = self._whole - sum(self._ahead.values())
+            self._session.progress(done, self._whole, self._eta_s())
+            piece = items[i : i + PIECE]
+            before_s = self._session.left_s
+            yield piece
+            self._paces[kind] = (before_s - self._session.left_s) / len(piece)
+            self._ahead[kind] -= len(piece)
+
+    def _eta_s(self) -> float | None:
+        coming = {kind: n for kind, n in self._ahead.items() if n}
+        if not coming.keys() <= self._paces.keys():
+            return None
+        return sum(n * self._paces[kind] for kind, n in coming.items())
 
 
 def _timed(work: Callable[[], object], count: int) -> float:

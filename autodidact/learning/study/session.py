@@ -31,6 +31,8 @@ class Session:
     stop: threading.Event = field(default_factory=threading.Event)
     training: threading.Event = field(default_factory=threading.Event)
     begun: float = field(default_factory=time.monotonic)
+    expected: dict[Phase, float] = field(default_factory=dict)
+    """The seconds set aside for a phase, where that is known before it begins."""
 
     @property
     def settings(self) -> TrainingSettings:
@@ -46,10 +48,10 @@ class Session:
         return self.budget_s - (time.monotonic() - self.begun)
 
     def phase(self, name: Phase) -> None:
-        self.emit(PhaseEvent(name))
+        self.emit(PhaseEvent(name, self.expected.get(name), self.left_s))
 
-    def progress(self, step: int, of: int) -> None:
-        self.emit(ProgressEvent(step, of))
+    def progress(self, step: int, of: int, eta_s: float | None = None) -> None:
+        self.emit(ProgressEvent(step, of, eta_s, self.left_s))
 
     # What an earlier start of the job found out ---------------------------------------------
 

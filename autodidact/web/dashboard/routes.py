@@ -57,7 +57,12 @@ async def cycles(
     more = rows[-1]["cycle"] if found and len(found) > A_PAGE else None
     if _wants_json(request, format):
         return JSONResponse({"cycles": rows, "before": more}, headers=_VARY)
-    return await _page(site, "learning_cycles.html", cycles=rows, more=more, newest=before is None)
+    now = await site.watcher.snapshot()
+    first = await site.run(lambda: site.watcher.first_facts(now)) if before is None else None
+    return await _page(
+        site, "learning_cycles.html", cycles=rows, more=more, newest=before is None,
+        learner=now.shown, first=first,
+    )  # fmt: skip
 
 
 @router.get("/learning/cycles/{n}")

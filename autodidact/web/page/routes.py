@@ -68,8 +68,12 @@ async def conversations(
 async def empty(request: Request) -> HTMLResponse:
     """The page before the first question, for when what it says has changed."""
     site = site_of(request)
-    now = await site.watcher.snapshot()
-    return HTMLResponse(site.pages.get_template("_empty.html").render(**_empty(now)))
+
+    def render() -> str:
+        told = _empty(site, site.watcher.look())
+        return site.pages.get_template("_empty.html").render(**told)
+
+    return HTMLResponse(await site.run(render))
 
 
 @router.post("/c/{conversation_id}/delete")
@@ -125,7 +129,7 @@ def _page(site: Site, found: Conversation | None, *, whole: bool, missing: bool 
         lookup_on=now.lookup,
         context=context,
         now=now,
-        **_empty(now),
+        **_empty(site, now),
         **_rows(site, found.id if found else "", None),
     )
 
@@ -159,8 +163,9 @@ def _items(messages: list[StoredMessage], dropped: int) -> list[dict[str, Any]]:
     return items
 
 
-def _empty(now: Snapshot) -> dict[str, Any]:
+def _empty(site: Site, now: Snapshot) -> dict[str, Any]:
     return {
+        "first": site.watcher.first_facts(now),
         "empty": words.empty(now.model, now.report, now.learner, time.time()),
         "learner": now.shown,
     }

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from autodidact.reports.cards import why_refused
 from autodidact.types.chat import ModelStatus
 from autodidact.types.report import CycleReport
 from autodidact.types.status import OFFLINE, LearnerStatus
@@ -18,6 +20,7 @@ NOT_RUNNING = {
     "title": "The learner is not running",
     "detail": "Chat works; nothing new is being learned. Start it with python web_learner.py.",
 }
+_STEPS = {"loading": "Loading the model", "planning": "Timing a few steps, to see what fits"}
 _PHASES = {
     "fetching": ("Reading", "Looking for something new"),
     "preparing": ("Preparing", "Making questions to study and to be asked"),
@@ -42,6 +45,12 @@ def span(seconds: float) -> str:
     if seconds < 3600 - 30:
         return f"{round(seconds / 60)} min"
     return f"{round(seconds / 3600)} h"
+
+
+def countdown(seconds: float) -> str:
+    """A length of time that is watched: 1:58."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{number(minutes)}:{rest:02d}"
 
 
 def name_of(version: int | None, answers: str = "") -> str:
@@ -135,18 +144,28 @@ def learner(status: LearnerStatus, now: float) -> dict[str, str]:
     title, detail = _PHASES.get(state, (state.capitalize(), ""))
     if cycle:
         title = f"{title}, cycle {cycle}"
-    step, of, eta = status.step, status.of, status.eta_s
-    if state in ("training", "measuring") and step is not None and of:
-        detail = f"Step {number(step)} of {number(of)}"
-        if eta:
-            detail += f", {span(eta)} left"
-    return {"title": title, "detail": detail}
+    detail = _STEPS.get(status.phase or "", detail) if state == "preparing" else detail
+    if state in ("training", "measuring") and status.step is not None and status.of:
+        detail = f"Step {number(status.step)} of {number(status.of)}"
+    return {"title": title, "detail": ", ".join(part for part in (detail, _left(status)) if part)}
+
+
+def _left(status: LearnerStatus) -> str:
+    """How long the phase and the cycle still take, as far as it is known: "1:58 left, 3:10 of the
+    cycle"."""
+    eta, left = status.eta_s, status.left_s
+    parts = [f"{countdown(eta)} left"] if eta else []
+    if left is not None and left < 0:
+        parts.append(f"{countdown(-left)} over the cycle's time")
+    elif left is not None:
+        parts.append(f"{countdown(left)} of the cycle" + ("" if parts else " left"))
+    return ", ".join(parts)
 
 
 def _idle(status: LearnerStatus, now: float) -> dict[str, str]:
     queued, next_at = status.queued or 0, status.next_at
     if next_at and next_at > now:
-        title = f"Reads again in {span(next_at - now)}"
+        title = f"{'Next cycle' if queued else 'Reads again'} in {span(next_at - now)}"
     else:
         title = "Next cycle soon" if queued else "Nothing to learn yet"
     detail = f"{plural(queued, 'document')} queued" if queued else "Nothing is queued"
@@ -165,15 +184,72 @@ def cycle_line(status: LearnerStatus) -> str:
     if state in (OFFLINE, "idle"):
         return ""
     line = f"Cycle {cycle}, {state}"
-    return f"{line}: step {number(step)} of {number(of)}" if step is not None and of else line
+    counted = state in ("training", "measuring") and step is not None and of
+    done = f"step {number(step or 0)} of {number(of or 0)}" if counted else ""
+    told = ", ".join(part for part in (done, _left(status)) if part)
+    return f"{line}: {told}" if told else line
 
 
 def share(status: LearnerStatus) -> float:
-    """How much of the present phase is done, 0 to 1."""
+    """How much of the cycle's time is gone, 0 to 1; of the present phase where that is unknown."""
     step, of = status.step, status.of
+    if status.left_s is not None and status.cycle_s:
+        return min(1.0, max(0.0, 1 - status.left_s / status.cycle_s))
     if status.state not in ("training", "measuring") or step is None or not of:
         return 0.0
     return min(1.0, max(0.0, float(step) / float(of)))
+
+
+def refused(
+    status: LearnerStatus, states: Mapping[str, int], untried: int, now: float
+) -> dict[str, str] | None:
+    """What it means that the last cycle was not published, and what comes next: title and text;
+    None if it was, or where nothing is known of it. `states` counts the documents that it taught by
+    what they are now, `untried` those in the queue that come before them.
+    """
+    report = status.verdict
+    if report is None or report.ok:
+        return None
+    who = "The first cycle" if report.cycle == 1 else f"Cycle {report.cycle}"
+    what = "was not finished" if report.state == "interrupted" else "was not published"
+    why = _sentence(why_refused(report.state, report.reasons))
+    answers = f"checkpoint {report.parent}" if report.parent else "the base model"
+    text = [f"Nothing is lost: {answers} goes on answering.", _next(status, states, untried, now)]
+    if gone := states.get("given_up", 0):
+        text.append(
+            f"{plural(gone, 'document')} of it {'was' if gone == 1 else 'were'} refused too often "
+            "and will not be tried again."
+        )
+    return {
+        "cycle": str(report.cycle),
+        "title": f"{who} {what}: {why}",
+        "text": " ".join(part for part in text if part),
+    }
+
+
+def _next(status: LearnerStatus, states: Mapping[str, int], untried: int, now: float) -> str:
+    """When the documents of a refused cycle are tried again."""
+    report = status.verdict
+    running = status.state not in ("idle", "fetching", OFFLINE)
+    cycle = status.cycle or 0
+    begun = running and report is not None and cycle > report.cycle
+    studying, queued = states.get("studying", 0), states.get("queued", 0)
+    behind = f", after {plural(untried, 'document')} not tried yet" if untried else ""
+    if begun and studying:
+        return f"Cycle {cycle} runs now and trains on {number(studying)} of its documents again."
+    if status.state == OFFLINE:
+        when = "When the learner runs again, the next cycle begins"
+    elif begun:
+        when = f"Cycle {cycle} runs now"
+    elif status.state == "idle" and status.next_at and status.next_at > now:
+        when = f"The next cycle begins at {clock(status.next_at, now)}"
+    else:
+        when = "The next cycle begins now"
+    if queued and begun:
+        return f"{when}; these documents are in the queue again{behind}."
+    if queued:
+        return f"{when} and trains on these documents again{behind}."
+    return "" if states else f"{when}."
 
 
 def proof(report: CycleReport | None) -> str:
@@ -246,7 +322,8 @@ def _first_cycle(status: LearnerStatus) -> str:
         return text + "The learner is not running. Start it with python web_learner.py."
     documents = status.documents or status.queued
     if documents:
-        text += f"The first cycle reads {plural(documents, 'document')}. "
+        which = f"Cycle {status.cycle}" if (status.cycle or 1) > 1 else "The first cycle"
+        text += f"{which} reads {plural(documents, 'document')}. "
     return text + "Nothing is published unless it is proved."
 
 

@@ -250,7 +250,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def lasting(event: Event) -> Event:
     """What it says but when."""
-    return {k: v for k, v in event.items() if k not in ("first_step_at", "seconds_per_step")}
+    times = ("first_step_at", "seconds_per_step", "eta_s", "left_s")
+    return {k: v for k, v in event.items() if k not in times}
 
 
 Whole = tuple[Path, list[Event]]
@@ -292,6 +293,30 @@ def test_a_study_says_what_it_does_in_order(whole: Whole) -> None:
     assert planned == {
         "event": "planned", "documents": [1, 2, 3, 4], "steps": STEPS, "replay": 0.0,
     }  # fmt: skip
+
+
+def test_it_says_how_much_is_left_at_every_turn(whole: Whole) -> None:
+    _, events = whole
+    told = [e for e in events if e["event"] in ("phase", "progress", "step")]
+    left = [event["left_s"] for event in told]
+    assert left == sorted(left, reverse=True)
+    assert left[0] > left[-1]
+    arms: list[list[Event]] = [[]]
+    for event in events:
+        if event["event"] == "progress":
+            arms[-1].append(event)
+        elif event["event"] == "measured":
+            arms.append([])
+    base, _, candidate, *rest = arms
+    assert rest == [[]]
+    assert (base[0]["step"], base[0]["of"]) == (0, BLOCKS + CHATS)
+    asked = len(arm(events, "candidate")["rows"])
+    whole_of_it = asked + BLOCKS + CHATS
+    done = [e["step"] for e in candidate]
+    assert {0, asked, asked + BLOCKS} <= set(done), "a word before each kind of question"
+    assert done == sorted(done)
+    assert {e["of"] for e in candidate} == {whole_of_it}
+    assert all(e["eta_s"] > 0 for e in candidate)
 
 
 def test_every_arm_is_measured_on_the_same_and_the_base_on_no_question(whole: Whole) -> None:
@@ -965,6 +990,6 @@ def test_the_process_ends_when_its_standard_input_closes(
         text=True,
     )
     assert child.stdout is not None
-    assert json.loads(child.stdout.readline()) == {"phase": "loading", "event": "phase"}
+    assert json.loads(child.stdout.readline())["phase"] == "loading"
     code, _ = ended(child)
     assert code == 3

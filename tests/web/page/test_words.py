@@ -40,7 +40,22 @@ def model(**values: object) -> ModelStatus:
         (
             {"state": "training", "cycle": 44, "step": 312, "of": 480, "eta_s": 118},
             "Studying, cycle 44",
-            "Step 312 of 480, 2 min left",
+            "Step 312 of 480, 1:58 left",
+        ),
+        (
+            {"state": "training", "step": 3, "of": 48, "eta_s": 118, "left_s": 190},
+            "Studying",
+            "Step 3 of 48, 1:58 left, 3:10 of the cycle",
+        ),
+        (
+            {"state": "preparing", "phase": "loading", "cycle": 1, "left_s": 275},
+            "Preparing, cycle 1",
+            "Loading the model, 4:35 of the cycle left",
+        ),
+        (
+            {"state": "preparing", "phase": "planning", "cycle": 1, "left_s": -40},
+            "Preparing, cycle 1",
+            "Timing a few steps, to see what fits, 0:40 over the cycle's time",
         ),
         (
             {"state": "measuring", "cycle": 44},
@@ -49,8 +64,13 @@ def model(**values: object) -> ModelStatus:
         ),
         (
             {"state": "idle", "queued": 5, "next_at": NOW + 240},
-            "Reads again in 4 min",
+            "Next cycle in 4 min",
             "5 documents queued",
+        ),
+        (
+            {"state": "idle", "queued": 0, "next_at": NOW + 240},
+            "Reads again in 4 min",
+            "Nothing is queued",
         ),
         ({"state": "idle", "queued": 1}, "Next cycle soon", "1 document queued"),
         ({"state": "idle", "queued": 0}, "Nothing to learn yet", "Nothing is queued"),
@@ -168,5 +188,11 @@ def test_shares_and_lines() -> None:
     training = LearnerStatus("training", cycle=1, step=96, of=480)
     assert words.share(training) == 0.2
     assert words.cycle_line(training) == "Cycle 1, training: step 96 of 480"
+    timed = LearnerStatus("training", cycle=1, step=96, of=480, left_s=75, cycle_s=300)
+    assert words.share(timed) == 0.75
+    assert words.cycle_line(timed) == "Cycle 1, training: step 96 of 480, 1:15 of the cycle left"
+    loading = LearnerStatus("preparing", cycle=1, eta_s=20, left_s=275, cycle_s=300)
+    assert words.cycle_line(loading) == "Cycle 1, preparing: 0:20 left, 4:35 of the cycle"
+    assert words.share(LearnerStatus("measuring", left_s=-9, cycle_s=300)) == 1
     assert words.share(LearnerStatus("idle", step=5, of=5)) == 0
     assert words.cycle_line(LearnerStatus("idle")) == ""
