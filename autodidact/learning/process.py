@@ -42,13 +42,13 @@ def run_study(
     follow: Callable[[StudyEvent], None],
     lock_handle: int,
     *,
-    gives_way: bool = True,
+    chat_first: Path | None = None,
 ) -> StudyResult:
-    """Run a job to its end, passing on each event; with `gives_way` at the lowest priority. Raises
-    StudyStop or TrainingError."""
+    """Run a job to its end, passing on each event. With a home in `chat_first` it has the lowest
+    priority and waits while a server of that home replies. Raises StudyStop or TrainingError."""
     errors = job.with_name("study.log")
     command = [sys.executable, "-m", "autodidact.learning.study"]
-    command += [GIVE_WAY] if gives_way else []
+    command += [GIVE_WAY, str(chat_first)] if chat_first else []
     with open(errors, "ab") as log_file:
         child = subprocess.Popen(
             [*command, str(job)],

@@ -29,13 +29,15 @@ from autodidact.types.events import (
     PlanEvent,
     ProgressEvent,
     StepEvent,
+    WaitEvent,
 )
 from autodidact.types.report import CycleReport
-from autodidact.types.status import LearnerStatus, State
+from autodidact.types.status import WAITS, LearnerStatus, State
 
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
+LOG_WAITS_EVERY_S = 300.0
 HEARTBEAT_S = 4.0
 STATES: dict[Phase, State] = {
     "fetching": "fetching",
@@ -70,9 +72,11 @@ def set_up_logging(name: str, *, plain: bool) -> Console | None:
 
 
 RESTING = ("idle", "fetching")
-NEWS = (PhaseEvent, PlanEvent, MeasurementEvent, DoneEvent, ForgottenEvent)
+NEWS = (PhaseEvent, PlanEvent, MeasurementEvent, DoneEvent, ForgottenEvent, WaitEvent)
 """What is told at once; the rest twice a second."""
-NO_PROGRESS: dict[str, Any] = {"step": None, "of": None, "loss": None, "eta_s": None}
+NO_PROGRESS: dict[str, Any] = {
+    "step": None, "of": None, "loss": None, "eta_s": None, "waits": False,
+}  # fmt: skip
 
 
 class Hear(Protocol):
@@ -90,6 +94,7 @@ class Reporter:
         self._state = LearnerStatus()
         self._written = 0.0
         self._logged = 0.0
+        self._wait_logged = -LOG_WAITS_EVERY_S
         self._ended = threading.Event()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._bar: Progress | None = None
@@ -152,6 +157,8 @@ class Reporter:
                 state = replace(
                     state, step=event.step, of=event.of, loss=event.loss, eta_s=event.eta_s
                 )
+            case WaitEvent(waits):
+                state = replace(state, waits=waits)
             case ProgressEvent():
                 state = replace(state, step=event.step, of=event.of)
             case PlanEvent():
@@ -166,6 +173,8 @@ class Reporter:
         if state.loss is not None:
             left = int(state.eta_s or 0)
             note = f"loss {state.loss:.2f}, {left // 60}:{left % 60:02d} left"
+        if state.waits:
+            note = WAITS
         if self._bar is not None:
             if isinstance(event, PhaseEvent):
                 self._stop_bar()
@@ -173,6 +182,10 @@ class Reporter:
                 self._bar.start()
             if self._task is not None and state.of:
                 self._bar.update(self._task, completed=state.step or 0, total=state.of, note=note)
+        elif state.waits:
+            if time.monotonic() - self._wait_logged > LOG_WAITS_EVERY_S:
+                self._wait_logged = time.monotonic()
+                log.info("%s %s", state.phase, WAITS)
         elif state.of and time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
             log.info("%s %s/%s %s", state.phase, state.step, state.of, note)

@@ -79,14 +79,18 @@ def _is_held(number: int, held: int, every: int) -> bool:
 
 
 def extend(
-    engine: Engine, anchors: Anchors, budget_s: float, progress: Callable[[int, int], None]
+    engine: Engine,
+    anchors: Anchors,
+    budget_s: float,
+    progress: Callable[[int, int], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Anchors:
     """Sample more anchors until there are enough or the time is spent; a batch of each at least.
 
     Rows are only ever appended, so what is held out stays held out. Texts and chats are kept in
-    proportion, so that a slow machine has both kinds early.
+    proportion, so that a slow machine has both kinds early. `clock` tells the seconds that count.
     """
-    begun = time.monotonic()
+    begun = clock()
     texts, chats = list(anchors.texts), list(anchors.chats)
     target = TEXTS + CHATS
     for turn in range(2 * target // BATCH + 2):
@@ -98,7 +102,7 @@ def extend(
             texts += [row for row in _texts(engine, seed) if len(row) >= MIN_TOKENS]
         if len(texts) >= TEXTS and len(chats) >= CHATS:
             break
-        if texts and chats and time.monotonic() - begun > budget_s:
+        if texts and chats and clock() - begun > budget_s:
             break
     return Anchors(tuple(texts[:TEXTS]), tuple(chats[:CHATS]))
 

@@ -34,19 +34,26 @@ def train(
     resume: Path,
     follow: Follow,
     stop: threading.Event | None = None,
+    before_step: Callable[[], None] = lambda: None,
 ) -> tuple[Clock, bool]:
     """Train to the end, or until `stop` is set; True at the end.
 
     `early` gives the first batches, for as long as the pace says so, `batches` the others. The
-    state is saved in the folder `resume` every 20 seconds and when stopped.
+    state is saved in the folder `resume` every 20 seconds and when stopped. What `before_step`
+    takes counts for no step; where it is asked to stop meanwhile, the step is not done.
     """
     clock = trainer.restore(resume)
     clock = replace(clock, steps=clock.steps or pace.steps, began_at=clock.began_at or time.time())
     for stream, count in ((early, clock.early), (batches, clock.step - clock.early)):
         next(itertools.islice(stream, count, count), None)  # what was trained on before
     recent: deque[float] = deque(maxlen=RECENT)
-    saved = time.monotonic()
+    saved, at = time.monotonic(), clock.step
     while (done := pace.fraction(clock)) < 1:
+        before_step()
+        if stop is not None and stop.is_set():
+            if clock.step > at:
+                trainer.save(resume, clock)
+            return clock, False
         first = pace.early(clock)
         begun = time.monotonic()
         loss = trainer.step(next(early if first else batches), done)
@@ -57,7 +64,7 @@ def train(
         stopped = stop is not None and stop.is_set()
         if stopped or time.monotonic() - saved > SAVE_EVERY_S:
             trainer.save(resume, clock)
-            saved = time.monotonic()
+            saved, at = time.monotonic(), clock.step
         if stopped:
             return clock, False
     return clock, True

@@ -81,7 +81,7 @@ def anchors(session: Session, engine: Engine) -> Anchors:
             return have
         session.phase("preparing")
         share = ANCHOR_SHARE * session.budget_s
-        whole = anchoring.extend(engine, have, share, session.progress)
+        whole = anchoring.extend(engine, have, share, session.progress, session.worked_s)
         session.write(target.name, json.dumps(whole.plain()))
     session.emit(AnchorsEvent(str(target)))
     return _anchors_in(target) or Anchors()
@@ -163,6 +163,7 @@ def _self_written(session: Session, engine: Engine) -> dict[int, list[Example]]:
                 chunks,
                 WRITING_SHARE * session.budget_s,
                 lambda done: session.progress(done, len(chunks)),
+                session.worked_s,
             )
         )
         session.emit(LogEvent(f"{len(made)} examples written by the model itself"))
@@ -194,7 +195,7 @@ def _plan(
 
     share = settings.replay_share if replayed else 0.0
     trial = endless_batches(everything, replayed, share, size, 0, weaving)
-    step_s = sft.seconds_per_step(trainer, trial)
+    step_s = sft.seconds_per_step(trainer, trial, before_step=session.waiting)
     train_s = session.left_s * (1 - MEASURE_SHARE)
     if job.kind == "forget":
         train_s = max(train_s, planning.relearning_s(a_pass([], 0.0), step_s))

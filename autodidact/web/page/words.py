@@ -12,7 +12,7 @@ from typing import Any
 
 from autodidact.types.chat import ModelStatus
 from autodidact.types.report import CycleReport
-from autodidact.types.status import OFFLINE, LearnerStatus
+from autodidact.types.status import OFFLINE, WAITS, LearnerStatus
 
 NOT_RUNNING = {
     "title": "The learner is not running",
@@ -140,6 +140,8 @@ def learner(status: LearnerStatus, now: float) -> dict[str, str]:
         detail = f"Step {number(step)} of {number(of)}"
         if eta:
             detail += f", {span(eta)} left"
+    if status.waits:
+        detail = f"{detail}; {WAITS}" if detail.startswith("Step") else WAITS.capitalize()
     return {"title": title, "detail": detail}
 
 
@@ -165,7 +167,9 @@ def cycle_line(status: LearnerStatus) -> str:
     if state in (OFFLINE, "idle"):
         return ""
     line = f"Cycle {cycle}, {state}"
-    return f"{line}: step {number(step)} of {number(of)}" if step is not None and of else line
+    if step is not None and of:
+        line += f": step {number(step)} of {number(of)}"
+    return f"{line}, {WAITS}" if status.waits else line
 
 
 def share(status: LearnerStatus) -> float:
