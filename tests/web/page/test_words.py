@@ -43,6 +43,16 @@ def model(**values: object) -> ModelStatus:
             "Step 312 of 480, 2 min left",
         ),
         (
+            {"state": "training", "cycle": 44, "step": 312, "of": 480, "waits": True},
+            "Studying, cycle 44",
+            "Step 312 of 480; waits for the chat",
+        ),
+        (
+            {"state": "preparing", "cycle": 44, "step": 128, "of": 6000, "waits": True},
+            "Preparing, cycle 44",
+            "Waits for the chat",
+        ),
+        (
             {"state": "measuring", "cycle": 44},
             "Measuring, cycle 44",
             "Asking what it has not seen in these words",
@@ -168,5 +178,7 @@ def test_shares_and_lines() -> None:
     training = LearnerStatus("training", cycle=1, step=96, of=480)
     assert words.share(training) == 0.2
     assert words.cycle_line(training) == "Cycle 1, training: step 96 of 480"
+    waits = replace(training, waits=True)
+    assert words.cycle_line(waits) == "Cycle 1, training: step 96 of 480, waits for the chat"
     assert words.share(LearnerStatus("idle", step=5, of=5)) == 0
     assert words.cycle_line(LearnerStatus("idle")) == ""
