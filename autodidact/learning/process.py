@@ -152,8 +152,8 @@ def _end_on_stop(
 def _environment() -> dict[str, str]:
     """Ours, with the project importable. glibc keeps freed batches of every size for reuse; told to
     return large blocks at once, the process stays at the size of its largest step. Waiting OpenMP
-    threads sleep instead of spinning, which made steps many times slower beside a busy server; GNU's
-    go by the standard's variable, LLVM's (macOS) by one of its own."""
+    threads sleep instead of spinning, which made steps many times slower beside a busy server:
+    GNU's by the standard's variable, LLVM's (macOS) by one of its own."""
     path = os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
     return {
         "MALLOC_MMAP_THRESHOLD_": str(2**20),
