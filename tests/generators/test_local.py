@@ -232,10 +232,10 @@ def test_a_reply_is_seen_from_its_beginning_to_its_end(stand: Stand) -> None:
     assert not replying.anyone(stand.home)
     gate = Gate(generator, at=2)
     first, second = (generator.stream(generator.prepare(QUESTION, GREEDY)) for _ in range(2))
-    next(first)
-    assert replying.anyone(stand.home)
+    wait_for(lambda: replying.anyone(stand.home), 10, "the beginning of the first")
     gate.open()
-    assert "".join(delta.text for delta in second) == stand.expected(0)
+    for one in (first, second):
+        assert "".join(delta.text for delta in one) == stand.expected(0)
     wait_for(lambda: not replying.anyone(stand.home), 10, "the end of the replies")
 
 

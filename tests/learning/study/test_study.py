@@ -7,6 +7,7 @@ are always all measured, so that runs can be compared figure by figure.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from autodidact import replying
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.engine.examinee import Examinee
@@ -930,12 +932,13 @@ def test_whether_half_precision_pays_is_measured(
     assert preparation.autocast_pays(Engine(llama)) in (True, False)
 
 
-def started(path: Path, *options: str) -> subprocess.Popen[str]:
-    """The process of a study."""
+def started(path: Path, *options: str, alone: bool = False) -> subprocess.Popen[str]:
+    """The process of a study. `alone` in its session, where it has the lowest priority of all, it
+    may get nowhere beside other work."""
     return subprocess.Popen(
         [sys.executable, "-m", "autodidact.learning.study", *options, str(path)],
         env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        stderr=subprocess.DEVNULL, text=True, start_new_session=alone,
     )  # fmt: skip
 
 
@@ -995,16 +998,24 @@ def test_stopped_while_it_waits_between_steps_it_goes_on_there(
     assert arm(rest, "candidate") == arm(whole[1], "candidate")
 
 
-def test_the_process_waits_for_a_reply_and_goes_on_when_its_server_is_killed(
+def test_it_waits_for_a_reply_and_goes_on_when_its_server_is_killed(
     tmp_path: Path, tiny_folder: ModelFolder
 ) -> None:
+    path = write_job(tmp_path, tiny_folder("llama"))
+    events: list[Event] = []
     with server(tmp_path) as chat:
-        child = started(write_job(tmp_path, tiny_folder("llama")), GIVE_WAY, str(tmp_path))
-        assert heard(child, "wait") == {"waits": True, "event": "wait"}
-        chat.kill()
-        assert heard(child, "wait") == {"waits": False, "event": "wait"}
-        assert heard(child, "done")
-    assert ended(child)[0] == 0
+
+        def emit(event: StudyEvent) -> None:
+            events.append(json.loads(wire.to_json(event)))
+            if event == WaitEvent(True):
+                chat.kill()
+
+        replies = functools.partial(replying.anyone, tmp_path)
+        waiting = Waiting(replies, 60, None, emit)
+        course.study(Session(read_job(path), path.parent, emit, waiting=waiting))
+    assert [event["waits"] for event in of(events, "wait")] == [True, False]
+    assert events[-1]["event"] == "done"
+    assert steps(events) == list(range(1, STEPS + 1))
 
 
 def test_a_process_that_waits_ends_when_it_is_told_to(
@@ -1024,9 +1035,9 @@ def test_a_process_that_is_not_to_give_way_waits_for_nobody(
 ) -> None:
     with server(tmp_path):
         child = started(write_job(tmp_path, tiny_folder("llama")))
-        code, said = ended(child)
-    kinds = [json.loads(line)["event"] for line in said.splitlines()]
-    assert code == 0
+        assert child.stdout is not None
+        kinds = [json.loads(line)["event"] for line in child.stdout]
+    assert ended(child)[0] == 0
     assert kinds[-1] == "done"
     assert "wait" not in kinds
 
@@ -1037,7 +1048,7 @@ def test_the_process_gives_way_to_everything_else(
 ) -> None:
     """Its niceness, and that of its session's scheduling group, where the kernel has such."""
     path = write_job(tmp_path, tiny_folder("llama"), steps=100_000)
-    child = started(path, *([GIVE_WAY, str(tmp_path)] if gives_way else []))
+    child = started(path, *([GIVE_WAY, str(tmp_path)] if gives_way else []), alone=True)
     heard(child, "phase")
     group = Path(f"/proc/{child.pid}/autogroup")
     kept = group.read_text().split()[-1] if group.exists() else str(19 * gives_way)
