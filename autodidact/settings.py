@@ -90,7 +90,8 @@ class ScheduleSettings(Section):
     learn_minutes: float = Field(1.0, gt=0)
     """How often the learner looks whether there is something to learn; cycles never overlap."""
     gives_way: bool = True
-    """Whether a study takes the lowest priority, so that chat and all else go first."""
+    """Whether a study takes the lowest priority, so that chat and all else go first, and waits
+    while a reply is being made on the CPU."""
 
 
 class TrainingSettings(Section):

@@ -21,6 +21,7 @@ ROOMS: dict[str, str] = {
     "settings": "errors registry",
     "home": "errors",
     "inbox": "errors home",
+    "replying": "",
     "store": "types errors",
     "checkpoints": "types errors home",
     "sources": "types errors settings registry",
@@ -31,10 +32,10 @@ ROOMS: dict[str, str] = {
     "engine": "types errors models",
     "training": "types errors settings models engine",
     "evaluation": "types errors reading",
-    "generators": "types errors settings registry checkpoints models engine",
+    "generators": "types errors settings registry replying checkpoints models engine",
     "reports": "types errors store checkpoints lessons reading evaluation",
-    "learning": "types errors settings home inbox store checkpoints sources curation reading "
-    "lessons models engine training evaluation reports",
+    "learning": "types errors settings home inbox replying store checkpoints sources curation "
+    "reading lessons models engine training evaluation reports",
     "proof": "types errors settings home store sources curation reading lessons models engine "
     "training evaluation chat",
     "chat": "types errors settings store",

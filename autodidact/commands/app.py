@@ -24,7 +24,7 @@ from autodidact.reports.retention import retention as read_retention
 from autodidact.reports.retention import retention_text
 from autodidact.settings import PROJECT
 from autodidact.store.ledger import LearnerStore
-from autodidact.types.status import LearnerStatus
+from autodidact.types.status import WAITS, LearnerStatus
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 Home = Annotated[Path | None, typer.Option(help="Folder shared by learner and server.")]
@@ -179,4 +179,5 @@ def _learner(said: LearnerStatus) -> str:
     if said.state == "idle":
         return "idle"
     step = f", step {said.step} of {said.of}" if said.of else ""
-    return f"{said.state}, cycle {'?' if said.cycle is None else said.cycle}{step}"
+    waits = f", {WAITS}" if said.waits else ""
+    return f"{said.state}, cycle {'?' if said.cycle is None else said.cycle}{step}{waits}"

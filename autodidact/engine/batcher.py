@@ -40,7 +40,11 @@ Observe = Callable[[str, float], None]
 
 
 class Batcher:
-    """Start it with `start`, end it with `close`. `submit` may be called from any thread."""
+    """Start it with `start`, end it with `close`. `submit` may be called from any thread.
+
+    `replying` is told by the batch's thread, before each turn and when there is nothing left to do,
+    whether it is at a reply.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Batcher:
         queue_seconds: float = 30.0,
         reply_seconds: float = 600.0,
         observe: Observe = lambda name, value: None,
+        replying: Callable[[bool], None] = lambda at_work: None,
     ) -> None:
         self._stop_ids = engine.base.stop_ids
         self._most = max_concurrent
@@ -58,6 +63,7 @@ class Batcher:
         self._queue_s = queue_seconds
         self._reply_s = reply_seconds
         self._observe = observe
+        self._replying = replying
         self._waiting: deque[Ticket] = deque()
         self._slots = Slots(engine)
         self._work = threading.Condition()
@@ -109,17 +115,20 @@ class Batcher:
     def _run(self) -> None:
         while not self._closing:
             self._wait()
+            self._replying(not self._closing)
             try:
                 self._turn()
             except Exception as error:
                 log.exception("a pass of the model failed; its requests end")
                 self._fail(error)
         self._fail(Busy("the server is shutting down", 5))
+        self._replying(False)
 
     def _wait(self) -> None:
         """Until there is something to do; idle for a while, give memory back."""
         with self._work:
             while not (self._closing or self._waiting or self._slots.running):
+                self._replying(False)
                 if not self._work.wait(IDLE_S):
                     self._slots.clear()
 

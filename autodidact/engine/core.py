@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,11 @@ class Version:
 
 
 class Engine:
-    def __init__(self, base: LoadedBase) -> None:
+    """`before_pass` is called before each pass, whoever asks for it, and may take its time."""
+
+    def __init__(self, base: LoadedBase, before_pass: Callable[[], None] = lambda: None) -> None:
         self.base = base
+        self._before_pass = before_pass
         self.untouched = Version(0)
         self._router = Router()
         self._tree = fork(base.model)
@@ -87,6 +90,7 @@ class Engine:
         # Some families fold rows and tokens into one dimension: rows are tokens only one at a time.
         alike = all(rows is None for rows, _ in groups)
         assert alike or inputs["input_ids"].shape[1] == 1
+        self._before_pass()
         with self._turn:
             self._router.groups = groups
             try:

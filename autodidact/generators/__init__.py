@@ -16,7 +16,7 @@ What it cannot do it has no method for (`types.protocols` lists what there is), 
 it. To add a generator: one module here, which `registry` finds (CONTRIBUTING.md, step by step).
 `follower`, `shelf`, `text` and `stops` are the local one's; only they load torch.
 
-May import: types, errors, settings, registry, checkpoints, models, engine.
+May import: types, errors, settings, registry, replying, checkpoints, models, engine.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from autodidact.generators.text import TextStream
 from autodidact.models import loading, quantisation
 from autodidact.models.bases import Base
 from autodidact.models.prompts import prompt_ids
+from autodidact.replying import Replying
 from autodidact.settings import ServerSettings
 from autodidact.types.chat import Message, ModelStatus, SamplingParams
 
@@ -148,6 +149,8 @@ class Follower:
         base = loading.load(found.path, 1, dtype=chosen.dtype, quantisation=chosen.quantisation)
         loading.use_threads(self._threads(base.parameters))
         engine = Engine(base)
+        sign = Replying(self._home)
+        on_cpu = base.device.type == "cpu"  # what a study would take from it
         batcher = Batcher(
             engine,
             max_concurrent=chosen.max_concurrent,
@@ -155,6 +158,7 @@ class Follower:
             queue_seconds=chosen.queue_seconds,
             reply_seconds=chosen.reply_seconds,
             observe=self._observe,
+            replying=sign.say if on_cpu else lambda at_work: None,
         )
         batcher.start()
         return Runtime(

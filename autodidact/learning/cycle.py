@@ -121,7 +121,7 @@ class Learner:
                 self.stopping,
                 lambda event: self._follow(job, event),
                 self._lock_handle,
-                gives_way=self.settings.schedule.gives_way,
+                chat_first=self._home if self.settings.schedule.gives_way else None,
             )
         except StudyStop:
             log.info("cycle %d stops here and goes on at the next start", cycle)

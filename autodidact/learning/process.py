@@ -42,13 +42,13 @@ def run_study(
     follow: Callable[[StudyEvent], None],
     lock_handle: int,
     *,
-    gives_way: bool = True,
+    chat_first: Path | None = None,
 ) -> StudyResult:
-    """Run a job to its end, passing on each event; with `gives_way` at the lowest priority. Raises
-    StudyStop or TrainingError."""
+    """Run a job to its end, passing on each event. With a home in `chat_first` it has the lowest
+    priority and waits while a server of that home replies. Raises StudyStop or TrainingError."""
     errors = job.with_name("study.log")
     command = [sys.executable, "-m", "autodidact.learning.study"]
-    command += [GIVE_WAY] if gives_way else []
+    command += [GIVE_WAY, str(chat_first)] if chat_first else []
     with open(errors, "ab") as log_file:
         child = subprocess.Popen(
             [*command, str(job)],
@@ -152,13 +152,15 @@ def _end_on_stop(
 def _environment() -> dict[str, str]:
     """Ours, with the project importable. glibc keeps freed batches of every size for reuse; told to
     return large blocks at once, the process stays at the size of its largest step. Waiting OpenMP
-    threads sleep instead of spinning, which made steps many times slower beside a busy server."""
+    threads sleep instead of spinning, which made steps many times slower beside a busy server:
+    GNU's by the standard's variable, LLVM's (macOS) by one of its own."""
     path = os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
     return {
         "MALLOC_MMAP_THRESHOLD_": str(2**20),
         "MALLOC_TRIM_THRESHOLD_": str(2**24),
         "MALLOC_ARENA_MAX": "2",
         "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         **os.environ,

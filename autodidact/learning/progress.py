@@ -30,13 +30,15 @@ from autodidact.types.events import (
     PlanEvent,
     ProgressEvent,
     StepEvent,
+    WaitEvent,
 )
 from autodidact.types.report import CycleReport
-from autodidact.types.status import LearnerStatus, State
+from autodidact.types.status import WAITS, LearnerStatus, State
 
 log = logging.getLogger(__name__)
 STATUS_EVERY_S = 0.5
 LOG_EVERY_S = 15.0
+LOG_WAITS_EVERY_S = 300.0
 HEARTBEAT_S = 4.0
 COUNTDOWN_S = 2.0
 """How often the times left are told while nothing else is."""
@@ -74,9 +76,11 @@ def set_up_logging(name: str, *, plain: bool) -> Console | None:
 
 
 RESTING = ("idle", "fetching")
-NEWS = (PhaseEvent, PlanEvent, MeasurementEvent, DoneEvent, ForgottenEvent)
+NEWS = (PhaseEvent, PlanEvent, MeasurementEvent, DoneEvent, ForgottenEvent, WaitEvent)
 """What is told at once; the rest twice a second."""
-NO_PROGRESS: dict[str, Any] = {"step": None, "of": None, "loss": None, "eta_s": None}
+NO_PROGRESS: dict[str, Any] = {
+    "step": None, "of": None, "loss": None, "eta_s": None, "waits": False,
+}  # fmt: skip
 NO_TIME: dict[str, Any] = {"left_s": None, "cycle_s": None}
 
 
@@ -98,6 +102,7 @@ class Reporter:
         self._cycle_ends: float | None = None
         self._written = 0.0
         self._logged = 0.0
+        self._wait_logged = -LOG_WAITS_EVERY_S
         self._ended = threading.Event()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._bar: Progress | None = None
@@ -165,6 +170,8 @@ class Reporter:
                 self._phase_ends = None
             case StepEvent():
                 state = replace(state, step=event.step, of=event.of, loss=event.loss)
+            case WaitEvent(waits):
+                state = replace(state, waits=waits)
             case ProgressEvent():
                 state = replace(state, step=event.step, of=event.of)
             case PlanEvent():
@@ -202,13 +209,17 @@ class Reporter:
         parts = [f"loss {state.loss:.2f}"] if state.loss is not None else []
         parts += [f"{_clock(state.eta_s)} left"] if state.eta_s is not None else []
         parts += [f"{_clock(state.left_s)} of the cycle"] if state.left_s is not None else []
-        note = ", ".join(parts)
+        note = WAITS if state.waits else ", ".join(parts)
         done = f"{state.step}/{state.of}" if state.of else ""
         if self._bar is not None:
             if self._task is not None:
                 self._bar.update(
                     self._task, completed=state.step or 0, total=state.of, done=done, note=note
                 )
+        elif state.waits:
+            if time.monotonic() - self._wait_logged > LOG_WAITS_EVERY_S:
+                self._wait_logged = time.monotonic()
+                log.info("%s %s", state.phase, WAITS)
         elif (done or note) and time.monotonic() - self._logged > LOG_EVERY_S:
             self._logged = time.monotonic()
             log.info("%s", " ".join(part for part in (state.phase, done, note) if part))

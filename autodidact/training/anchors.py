@@ -161,19 +161,20 @@ def extend(
     budget_s: float,
     progress: Progress,
     shipped: Mapping[str, AnchorReply] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Anchors:
     """More anchors, until there are enough or the time is spent; a batch of each kind at least.
 
     Rows are only ever appended, so what is held out stays held out. `shipped` are replies of this
-    base by prompt, so that it need not write them.
+    base by prompt, so that it need not write them. `clock` tells the seconds that count.
     """
-    begun = time.monotonic()
+    begun = clock()
     if mix != "sampled":
-        anchors = replace(anchors, real=_real(engine, anchors.real, budget_s, progress, shipped))
-    if mix == "real":
+        real = _real(engine, anchors.real, budget_s, progress, shipped, clock)
+        anchors = replace(anchors, real=real)
+    if anchors.complete(mix) or mix == "real":
         return anchors
-    left = budget_s - (time.monotonic() - begun)
-    return anchors if anchors.complete(mix) else _sampled(engine, anchors, left, progress)
+    return _sampled(engine, anchors, budget_s - (clock() - begun), progress, clock)
 
 
 def _real(
@@ -182,9 +183,10 @@ def _real(
     budget_s: float,
     progress: Progress,
     shipped: Mapping[str, AnchorReply] | None,
+    clock: Callable[[], float],
 ) -> RealAnchors:
     """Our own texts and prompts in this base's tokens; replies to as many as the time allows."""
-    base, begun = engine.base, time.monotonic()
+    base, begun = engine.base, clock()
     asked = _by_turns(p for p in anchor_set.prompts() if not p.held)
     if not real.due:
         texts = [(_text_ids(base, text.text), text.held) for text in anchor_set.texts()]
@@ -208,7 +210,7 @@ def _real(
             replies = engine.complete(engine.untouched, prompts, REPLY_TOKENS)
             written = [_ended(base, reply) for reply in replies]
         chats += zip(prompts, written, strict=True)
-        if time.monotonic() - begun > budget_s:
+        if clock() - begun > budget_s:
             break
     return replace(real, chats=tuple(chats))
 
@@ -235,9 +237,15 @@ def _text_ids(base: LoadedBase, text: str) -> Ids:
     return (base.start_id, *base.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def _sampled(engine: Engine, anchors: Anchors, budget_s: float, progress: Progress) -> Anchors:
+def _sampled(
+    engine: Engine,
+    anchors: Anchors,
+    budget_s: float,
+    progress: Progress,
+    clock: Callable[[], float],
+) -> Anchors:
     """Texts and chats are kept in proportion, so that a slow machine has both kinds early."""
-    begun = time.monotonic()
+    begun = clock()
     texts, chats = list(anchors.texts), list(anchors.chats)
     target = TEXTS + CHATS
     for turn in range(2 * target // BATCH + 2):
@@ -249,7 +257,7 @@ def _sampled(engine: Engine, anchors: Anchors, budget_s: float, progress: Progre
             texts += [row for row in _texts(engine, seed) if len(row) >= MIN_TOKENS]
         if len(texts) >= TEXTS and len(chats) >= CHATS:
             break
-        if texts and chats and time.monotonic() - begun > budget_s:
+        if texts and chats and clock() - begun > budget_s:
             break
     return replace(anchors, texts=tuple(texts[:TEXTS]), chats=tuple(chats[:CHATS]))
 

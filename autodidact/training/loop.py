@@ -33,17 +33,24 @@ def train(
     resume: Path,
     follow: Follow,
     stop: threading.Event | None = None,
+    before_step: Callable[[], None] = lambda: None,
 ) -> tuple[Clock, bool]:
     """Train to the end, or until `stop` is set; True at the end.
 
-    The state is saved in the folder `resume` every 20 seconds and when stopped.
+    The state is saved in the folder `resume` every 20 seconds and when stopped. What `before_step`
+    takes counts for no step; where it is asked to stop meanwhile, the step is not done.
     """
     clock, state = trainer.restore(resume)
     clock = replace(clock, steps=clock.steps or pace.steps, began_at=clock.began_at or time.time())
     feed.restore(state, clock)
     recent: deque[float] = deque(maxlen=RECENT)
-    saved = time.monotonic()
+    saved, at = time.monotonic(), clock.step
     while (done := pace.fraction(clock)) < 1:
+        before_step()
+        if stop is not None and stop.is_set():
+            if clock.step > at:
+                trainer.save(resume, clock, feed.state())
+            return clock, False
         first = pace.early(clock)
         begun = time.monotonic()
         batch = feed.next(early=first)
@@ -56,7 +63,7 @@ def train(
         stopped = stop is not None and stop.is_set()
         if stopped or time.monotonic() - saved > SAVE_EVERY_S:
             trainer.save(resume, clock, feed.state())
-            saved = time.monotonic()
+            saved, at = time.monotonic(), clock.step
         if stopped:
             return clock, False
     return clock, True

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -199,12 +199,16 @@ def schedule(fraction: float) -> float:
 
 
 def seconds_per_step(
-    trainer: Trainer[Row], stream: Iterator[Sequence[Row]], steps: int = 6
+    trainer: Trainer[Row],
+    stream: Iterator[Sequence[Row]],
+    steps: int = 6,
+    before_step: Callable[[], None] = lambda: None,
 ) -> float:
     """Mean time of a step, tried at learning rate zero, so that nothing is learned. The first step,
     which warms up caches, is not counted."""
     times = []
     for _ in range(steps + 1):
+        before_step()
         begun = time.perf_counter()
         trainer.step(next(stream), 1.0)
         times.append(time.perf_counter() - begun)

@@ -51,6 +51,14 @@ class ProgressEvent:
 
 
 @dataclass(frozen=True)
+class WaitEvent:
+    """It waits, or waits no more, for a reply of the chat to end."""
+
+    waits: bool
+    event: Literal["wait"] = "wait"
+
+
+@dataclass(frozen=True)
 class StepEvent:
     """A training step is done. `loss` is in nats a token."""
 
@@ -135,6 +143,7 @@ StudyEvent = (
     PhaseEvent
     | LogEvent
     | ProgressEvent
+    | WaitEvent
     | StepEvent
     | AnchorsEvent
     | PlanEvent

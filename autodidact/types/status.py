@@ -10,6 +10,7 @@ from autodidact.types.report import CycleReport
 
 State = Literal["idle", "fetching", "preparing", "training", "measuring", "publishing", "stopped"]
 OFFLINE = "offline"
+WAITS = "waits for the chat"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class LearnerStatus:
     `step` of `of` and `eta_s` (seconds left) are of the present phase, `loss` in nats a token;
     `left_s` is what is left of the cycle's time, `cycle_s` (below 0 where it takes longer);
     `documents` is how many the cycle took, `queued` how many wait; `next_at` and `updated_at` are
-    Unix time; `verdict` is the report of the last cycle, without its questions.
+    Unix time; `waits` that it waits for a reply of the chat to end; `verdict` is the report of the
+    last cycle, without its questions.
     """
 
     state: str = "idle"
@@ -35,5 +37,6 @@ class LearnerStatus:
     documents: int | None = None
     queued: int | None = None
     next_at: float | None = None
+    waits: bool = False
     verdict: CycleReport | None = None
     updated_at: float = 0.0

@@ -113,6 +113,9 @@ def test_after_cycles_the_status_tells_them_newest_first(bench: Bench) -> None:
 def test_a_learner_that_works_is_told_with_its_step(bench: Bench) -> None:
     bench.store.status.write(LearnerStatus("training", cycle=3, step=5, of=9))
     assert status(bench.place)["learner"] == "training, cycle 3, step 5 of 9"
+    bench.store.status.write(LearnerStatus("training", cycle=3, step=5, of=9, waits=True))
+    said = status(bench.place)["learner"]
+    assert said == "training, cycle 3, step 5 of 9, waits for the chat"
 
 
 def test_a_learner_that_has_fallen_silent_does_not_run(

@@ -8,19 +8,21 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autodidact import checkpoints
+from autodidact import checkpoints, replying
 from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS
 from autodidact.engine import Engine
+from autodidact.engine.batcher import Batcher
 from autodidact.errors import Busy, ContextExceeded, ModelError, NotReady, UnknownModel
 from autodidact.generators import ServingContext, follower
 from autodidact.generators.local import LocalGenerator, LocalSettings
-from autodidact.models import bases
+from autodidact.models import bases, loading
 from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import prompt_ids
 from autodidact.settings import ServerSettings
@@ -220,6 +222,70 @@ def test_a_reply_ends_on_the_version_that_began_it(stand: Stand) -> None:
     assert prepared.version == 1
     assert "".join(said) == stand.expected(1)
     assert reply(generator) == stand.expected(2)
+
+
+# What a study sees of it -------------------------------------------------------------------------
+
+
+def test_a_reply_is_seen_from_its_beginning_to_its_end(stand: Stand) -> None:
+    generator = stand.ready()
+    assert not replying.anyone(stand.home)
+    gate = Gate(generator, at=2)
+    first, second = (generator.stream(generator.prepare(QUESTION, GREEDY)) for _ in range(2))
+    wait_for(lambda: replying.anyone(stand.home), 10, "the beginning of the first")
+    gate.open()
+    for one in (first, second):
+        assert "".join(delta.text for delta in one) == stand.expected(0)
+    wait_for(lambda: not replying.anyone(stand.home), 10, "the end of the replies")
+
+
+def test_a_reply_whose_reader_left_is_over_and_so_is_one_of_a_server_that_closes(
+    stand: Stand,
+) -> None:
+    generator = stand.ready()
+    stream = generator.stream(generator.prepare(QUESTION, LONG))
+    next(stream)
+    stream.cancel()
+    wait_for(lambda: not replying.anyone(stand.home), 10, "the end of the reply")
+    stream = generator.stream(generator.prepare(QUESTION, LONG))
+    next(stream)
+    generator.close()
+    wait_for(lambda: not replying.anyone(stand.home), 10, "the end of the server")
+
+
+def test_a_server_on_a_gpu_takes_nothing_from_a_study(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is only called a GPU here: what is shown is that the sign goes by it."""
+    load = loading.load
+
+    def on_gpu(*given: Any, **more: Any) -> LoadedBase:
+        base = load(*given, **more)
+        device = SimpleNamespace(type="cuda")
+        return replace(base, device=device)
+
+    told = []
+    made = follower.Batcher
+
+    def built(engine: Any, **given: Any) -> Batcher:
+        told.append(given["replying"])
+        engine.base = replace(engine.base, device=torch.device("cpu"))
+        return made(engine, **given)
+
+    monkeypatch.setattr(loading, "load", on_gpu)
+    monkeypatch.setattr(follower, "Batcher", built)
+    generator = stand.ready()
+    assert reply(generator) == stand.expected(0)
+    [say] = told
+    say(True)
+    assert not replying.anyone(stand.home)
+    assert not (stand.home / replying.FILE).exists()
+
+
+def test_where_no_sign_can_be_given_the_chat_goes_on(stand: Stand) -> None:
+    (stand.home / replying.FILE).mkdir()
+    assert reply(stand.ready()) == stand.expected(0)
+    assert not replying.anyone(stand.home)
 
 
 # Bad versions -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -433,6 +434,23 @@ def test_passages_that_were_lost_are_there_again_after_a_start(bench: Bench) -> 
 
 
 # One line for the terminal ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_whether_a_study_gives_way_is_said_at_its_start(bench: Bench, gives_way: bool) -> None:
+    """Also to one that goes on: the job that it was given may be older than the setting."""
+    bench.restart(schedule={"gives_way": gives_way})
+    bench.learner.fetch()
+    go = bench.place.folder / "go"
+    bench.script([f"wait:{go}", *fake_study.GOOD])
+    learning = threading.Thread(target=bench.learn)
+    learning.start()
+    [(_, pid)] = wait_for(lambda: fake_study.started(bench.place.folder), 30, "the child")
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    go.touch()
+    learning.join()
+    told = command[command.index(b"--give-way") + 1] if b"--give-way" in command else None
+    assert told == (str(bench.home).encode() if gives_way else None)
 
 
 def test_a_cycle_on_one_line(bench: Bench) -> None:

@@ -144,6 +144,7 @@ def test_the_study_runs_with_the_lock_and_a_working_folder_of_its_own(
     assert str(job.parent / "lock") in held
     assert os.readlink(f"/proc/{pid}/cwd") == str(job.parent)
     assert os.getsid(pid) == pid, "a session of its own, and so a priority of its own"
+    assert b"--give-way" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     (tmp_path / "go").touch()
     runner.join()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from autodidact.learning import progress
 from autodidact.learning.progress import Reporter
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.cycle import Reason
-from autodidact.types.events import Event, PhaseEvent, ProgressEvent, StepEvent
+from autodidact.types.events import Event, PhaseEvent, ProgressEvent, StepEvent, WaitEvent
 from autodidact.types.report import CycleReport
 from autodidact.types.status import LearnerStatus
 from tests.workplace import wait_for
@@ -127,3 +128,42 @@ def test_on_a_terminal_a_phase_that_counts_nothing_has_a_bar_too(store: LearnerS
     reporter.stopped()
     for shown in ("loading", "4:35 of the cycle", "48/210", "0:30 left, 4:30 of the cycle"):
         assert shown in screen.getvalue()
+
+
+def test_a_wait_is_in_the_status_at_once_and_leaves_the_step(
+    store: LearnerStore, reporter: Reporter
+) -> None:
+    reporter(PhaseEvent("training"), 3)
+    reporter(StepEvent(5, 9, 1.0, 60.0), 3)
+    reporter(WaitEvent(True), 3)
+    now = said(store)
+    assert (now.state, now.step, now.of, now.waits) == ("training", 5, 9, True)
+    reporter(WaitEvent(False), 3)
+    assert not said(store).waits
+
+
+@pytest.mark.parametrize("then", ["phase", "idle"])
+def test_a_study_that_ended_waits_no_more(
+    store: LearnerStore, reporter: Reporter, then: str
+) -> None:
+    reporter(PhaseEvent("measuring"), 3)
+    reporter(WaitEvent(True), 3)
+    if then == "phase":
+        reporter(PhaseEvent("preparing"), 4)
+    else:
+        reporter.idle()
+    assert not said(store).waits
+
+
+def test_the_log_says_it_once_in_a_while(
+    reporter: Reporter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level(logging.INFO):
+        reporter(PhaseEvent("training"), 3)
+        for _ in range(5):
+            reporter(WaitEvent(True), 3)
+            reporter(WaitEvent(False), 3)
+        assert caplog.messages == ["training waits for the chat"]
+        monkeypatch.setattr(progress, "LOG_WAITS_EVERY_S", 0.0)
+        reporter(WaitEvent(True), 3)
+    assert caplog.messages == 2 * ["training waits for the chat"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,39 @@ def test_stopped_and_gone_on_with_equals_undisturbed(
     assert resumed.losses == clock.losses
     assert resumed.began_at == halted.began_at
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
+
+
+def test_what_is_waited_before_a_step_is_no_time_of_it(llama: LoadedBase, tmp_path: Path) -> None:
+    told: list[float] = []
+    begun = time.monotonic()
+    clock, _ = loop.train(
+        trainer(llama), feed(), Steps(4), tmp_path / "r",
+        lambda _, recent_s: told.append(recent_s[-1]), before_step=lambda: time.sleep(0.5),
+    )  # fmt: skip
+    assert time.monotonic() - begun >= 2.0
+    assert clock.trained_s == pytest.approx(sum(told))
+    assert clock.trained_s <= time.monotonic() - begun - 2.0
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_asked_to_stop_while_it_waits_no_further_step_is_done(
+    llama: LoadedBase, tmp_path: Path, after: int
+) -> None:
+    stop = threading.Event()
+    told: list[int] = []
+
+    def before_step() -> None:
+        if len(told) == after:
+            stop.set()
+
+    clock, ended = loop.train(
+        trainer(llama), feed(), Steps(6), tmp_path / "r",
+        lambda clock, _: told.append(clock.step), stop, before_step,
+    )  # fmt: skip
+    assert not ended
+    assert clock.step == len(told) == after
+    assert trainer(llama).restore(tmp_path / "r").step == after
+    assert (tmp_path / "r").exists() == bool(after), "nothing was done, nothing is left behind"
 
 
 def test_a_save_that_was_cut_off_between_its_two_moves_is_found(

@@ -1,4 +1,4 @@
-"""The study process of one cycle: `python -m autodidact.learning.study [--give-way] JOB.json`
+"""The study process of one cycle: `python -m autodidact.learning.study [--give-way HOME] JOB.json`
 
     __main__      the process: hears `stop`, says events
     course        the main path: prepare, measure, train, measure, look nearer
@@ -7,6 +7,7 @@
     planning      what fits into the time: pure
     measuring     which questions are asked, and the answers of each version
     priority      everything else on the machine goes first
+    waiting       it waits while a reply is being made
     search        what was trained, and shorter steps towards it
 
 A fresh process for every cycle (memory of long training loops grows), started and heard by

@@ -6,6 +6,8 @@ saving its state so that the same job, started again, goes on at the same step.
 
 from __future__ import annotations
 
+import argparse
+import functools
 import os
 import signal
 import sys
@@ -14,19 +16,22 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from autodidact import replying
 from autodidact.errors import AutodidactError
 from autodidact.learning.process import GIVE_WAY
 from autodidact.learning.study import priority
 from autodidact.learning.study.course import study
 from autodidact.learning.study.session import Session
+from autodidact.learning.study.waiting import Waiting
 from autodidact.types import wire
 from autodidact.types.cycle import Job
 from autodidact.types.events import ErrorEvent, StudyEvent
 
 
-def main(path: Path) -> NoReturn:
-    """Work on a job and end the process. Output stays open to the very end: its end is what the
-    learner takes for ours. Tearing torch down in order takes long and serves nothing."""
+def main(path: Path, chat_first: Path | None) -> NoReturn:
+    """Work on a job and end the process, waiting while a server of the home `chat_first` replies.
+    Output stays open to the very end: its end is what the learner takes for ours. Tearing torch
+    down in order takes long and serves nothing."""
     code = 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -40,7 +45,11 @@ def main(path: Path) -> NoReturn:
 
     try:
         job = wire.from_json(Job, path.read_bytes(), path.name)
-        study(Session(job, path.parent, emit, stop, training))
+        waiting = Waiting()
+        if chat_first:
+            replies = functools.partial(replying.anyone, chat_first)
+            waiting = Waiting(replies, job.minutes * 60, stop, emit)
+        study(Session(job, path.parent, emit, stop, training, waiting))
         code = 0
     except AutodidactError as error:
         emit(ErrorEvent(str(error)))
@@ -63,6 +72,10 @@ def _watch(stop: threading.Event, training: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    if GIVE_WAY in sys.argv:
+    parser = argparse.ArgumentParser()
+    parser.add_argument(GIVE_WAY, type=Path, metavar="HOME")
+    parser.add_argument("job", type=Path)
+    asked = parser.parse_args()
+    if asked.give_way:
         priority.give_way()
-    main(Path(sys.argv[-1]))
+    main(asked.job, asked.give_way)

@@ -8,7 +8,6 @@ look further; the learner decides, on the same figures.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ def study(session: Session) -> None:
     from autodidact.models import loading
 
     threads = loading.threads_for(session.job.threads, spare=True)
-    engine = engines.Engine(loading.load(Path(session.job.base.path), threads))
+    engine = engines.Engine(loading.load(Path(session.job.base.path), threads), session.waiting)
     session.emit(LogEvent(engine.base.description))
     came_from = session.job.parent
     parent = engine.untouched
@@ -51,9 +50,9 @@ def study(session: Session) -> None:
 
     session.phase("measuring")
     bench.measure_base()
-    begun = time.monotonic()
+    begun = session.worked_s()
     bench.measure_parent()
-    plan = _all_time_left(session, ready.plan, time.monotonic() - begun)
+    plan = _all_time_left(session, ready.plan, session.worked_s() - begun)
 
     if not (session.folder / "trained").exists():
         session.training.set()
@@ -106,8 +105,9 @@ def _train(session: Session, ready: Preparation, plan: Plan) -> bool:
 
     pace = planning.PlanPace(plan)
     clock, ended = loop.train(
-        ready.trainer, ready.feed(plan), pace, session.folder / RESUME, follow, session.stop
-    )
+        ready.trainer, ready.feed(plan), pace, session.folder / RESUME, follow, session.stop,
+        session.waiting,
+    )  # fmt: skip
     if not ended:
         return False
     session.keep(CLOCK, clock)

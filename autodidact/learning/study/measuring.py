@@ -6,7 +6,6 @@ aside; every version is asked the same. What was measured before a stop is not m
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -124,9 +123,10 @@ class Bench:
             raise TrainingError("the base model ends every text at once: nothing to measure it on")
         subject = Examinee(self._engine, self._engine.untouched)
         seconds = {
-            "probes": _timed(lambda: recall.measure(subject, sample), len(sample)) * 0.6,
-            "blocks": _timed(lambda: subject.nll(anchors.blocks[:4]), 4),
-            "chats": _timed(lambda: well_formed.measure(subject, anchors.prompts[:8]), 8) * 0.6,
+            "probes": self._timed(lambda: recall.measure(subject, sample), len(sample)) * 0.6,
+            "blocks": self._timed(lambda: subject.nll(anchors.blocks[:4]), 4),
+            "chats": self._timed(lambda: well_formed.measure(subject, anchors.prompts[:8]), 8)
+            * 0.6,
         }
         self._paces |= seconds
         arms = 1 + sum(arm not in job.known for arm in ("base", "parent"))
@@ -143,6 +143,11 @@ class Bench:
             min(blocks, len(anchors.blocks)),
             min(chats, len(anchors.prompts)),
         )
+
+    def _timed(self, work: Callable[[], object], count: int) -> float:
+        begun = self._session.worked_s()
+        work()
+        return (self._session.worked_s() - begun) / count
 
 
 class _Progress:
@@ -171,9 +176,3 @@ class _Progress:
         if not coming.keys() <= self._paces.keys():
             return None
         return sum(n * self._paces[kind] for kind, n in coming.items())
-
-
-def _timed(work: Callable[[], object], count: int) -> float:
-    begun = time.monotonic()
-    work()
-    return (time.monotonic() - begun) / count

@@ -88,7 +88,9 @@ def anchors(session: Session, engine: Engine) -> Anchors:
         session.phase("preparing")
         share = ANCHOR_SHARE * session.budget_s
         shipped = anchor_set.replies(session.job.base.name)
-        whole = anchoring.extend(engine, have, mix, share, session.progress, shipped)
+        whole = anchoring.extend(
+            engine, have, mix, share, session.progress, shipped, session.worked_s
+        )
         session.write(target.name, json.dumps(whole.plain()))
     session.emit(AnchorsEvent(str(target)))
     return _anchors_in(target) or Anchors()
@@ -177,6 +179,7 @@ def _self_written(session: Session, engine: Engine) -> dict[int, list[Example]]:
                 chunks,
                 WRITING_SHARE * session.budget_s,
                 lambda done: session.progress(done, len(chunks)),
+                session.worked_s,
             )
         )
         session.emit(LogEvent(f"{len(made)} examples written by the model itself"))
@@ -220,7 +223,7 @@ def _plan(
         trial = batches(Curriculum(everything, replayed, share, size, 0))
     else:
         trial = endless_batches(everything, replayed, share, size, 0, weaving)
-    step_s = sft.seconds_per_step(trainer, trial)
+    step_s = sft.seconds_per_step(trainer, trial, before_step=session.waiting)
     train_s = session.left_s * (1 - MEASURE_SHARE)
     if job.kind == "forget":
         relearned = planning.relearning_s(recipe, forms, a_pass([], 0.0), step_s)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from autodidact.errors import Misfit
+from autodidact.learning.study.waiting import Waiting
 from autodidact.settings import TrainingSettings
 from autodidact.types import wire
 from autodidact.types.cycle import Job
@@ -23,14 +23,15 @@ RESUME = "resume"
 
 @dataclass(frozen=True)
 class Session:
-    """`stop` asks for an end; while `training` is set, it comes after the step that runs."""
+    """`stop` asks for an end; while `training` is set, it comes after the step that runs. `waiting`
+    is called before each step and each pass of a model."""
 
     job: Job
     folder: Path
     emit: Callable[[StudyEvent], None]
     stop: threading.Event = field(default_factory=threading.Event)
     training: threading.Event = field(default_factory=threading.Event)
-    begun: float = field(default_factory=time.monotonic)
+    waiting: Waiting = field(default_factory=Waiting)
     expected: dict[Phase, float] = field(default_factory=dict)
     """The seconds set aside for a phase, where that is known before it begins."""
 
@@ -45,7 +46,11 @@ class Session:
 
     @property
     def left_s(self) -> float:
-        return self.budget_s - (time.monotonic() - self.begun)
+        return self.budget_s - self.worked_s()
+
+    def worked_s(self) -> float:
+        """The study's clock: the seconds since its start in which it did not wait for the chat."""
+        return self.waiting.worked_s
 
     def phase(self, name: Phase) -> None:
         self.emit(PhaseEvent(name, self.expected.get(name), self.left_s))

@@ -14,7 +14,7 @@ from typing import Any
 from autodidact.reports.cards import why_refused
 from autodidact.types.chat import ModelStatus
 from autodidact.types.report import CycleReport
-from autodidact.types.status import OFFLINE, LearnerStatus
+from autodidact.types.status import OFFLINE, WAITS, LearnerStatus
 
 NOT_RUNNING = {
     "title": "The learner is not running",
@@ -147,6 +147,9 @@ def learner(status: LearnerStatus, now: float) -> dict[str, str]:
     detail = _STEPS.get(status.phase or "", detail) if state == "preparing" else detail
     if state in ("training", "measuring") and status.step is not None and status.of:
         detail = f"Step {number(status.step)} of {number(status.of)}"
+    if status.waits:
+        detail = f"{detail}; {WAITS}" if detail.startswith("Step") else WAITS.capitalize()
+        return {"title": title, "detail": detail}
     return {"title": title, "detail": ", ".join(part for part in (detail, _left(status)) if part)}
 
 
@@ -186,7 +189,8 @@ def cycle_line(status: LearnerStatus) -> str:
     line = f"Cycle {cycle}, {state}"
     counted = state in ("training", "measuring") and step is not None and of
     done = f"step {number(step or 0)} of {number(of or 0)}" if counted else ""
-    told = ", ".join(part for part in (done, _left(status)) if part)
+    left = WAITS if status.waits else _left(status)
+    told = ", ".join(part for part in (done, left) if part)
     return f"{line}: {told}" if told else line
 
 

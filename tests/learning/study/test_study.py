@@ -7,6 +7,7 @@ are always all measured, so that runs can be compared figure by figure.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -18,10 +19,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from autodidact import replying
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.engine.examinee import Examinee
@@ -31,6 +34,7 @@ from autodidact.learning.process import GIVE_WAY
 from autodidact.learning.study import course, planning, preparation
 from autodidact.learning.study.preparation import Preparation
 from autodidact.learning.study.session import Session
+from autodidact.learning.study.waiting import MOST_WAIT_S, Waiting
 from autodidact.lessons import examples, self_written
 from autodidact.lessons.probes import write_probes, write_unseen_probes
 from autodidact.models import loading
@@ -42,7 +46,8 @@ from autodidact.types import wire
 from autodidact.types.chat import Message
 from autodidact.types.cycle import Job
 from autodidact.types.documents import Example, Findings, Probe
-from autodidact.types.events import MeasurementEvent, StudyEvent, UnsoundEvent
+from autodidact.types.events import MeasurementEvent, StudyEvent, UnsoundEvent, WaitEvent
+from tests.test_replying import server
 from tests.versions import load_adapter, one_line, save_adapter
 from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
 
@@ -952,26 +957,130 @@ def test_whether_half_precision_pays_is_measured(
     assert preparation.autocast_pays(Engine(llama)) in (True, False)
 
 
+def started(path: Path, *options: str, alone: bool = False) -> subprocess.Popen[str]:
+    """The process of a study. `alone` in its session, where it has the lowest priority of all, it
+    may get nowhere beside other work."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "autodidact.learning.study", *options, str(path)],
+        env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, start_new_session=alone,
+    )  # fmt: skip
+
+
+def heard(child: subprocess.Popen[str], kind: str) -> Event:
+    """The next event of a kind that it says."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        event: Event = json.loads(line)
+        if event["event"] == kind:
+            return event
+    raise AssertionError(f"it ended without saying {kind}")
+
+
+def test_it_asks_for_the_chat_before_every_step_and_every_pass(
+    tmp_path: Path, tiny_folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, asked = [], []
+    forward = Engine.forward
+
+    def counted(engine: Engine, *versions: Any, **inputs: Any) -> Any:
+        passes.append(1)
+        return forward(engine, *versions, **inputs)
+
+    monkeypatch.setattr(Engine, "forward", counted)
+
+    def replying() -> bool:
+        asked.append(1)
+        return False
+
+    path = write_job(tmp_path, tiny_folder("llama"))
+    waiting = Waiting(replying, 60)
+    course.study(Session(read_job(path), path.parent, lambda event: None, waiting=waiting))
+    tried = 7
+    assert len(asked) == len(passes) + STEPS + tried
+    assert len(passes) > 50
+
+
+def test_stopped_while_it_waits_between_steps_it_goes_on_there(
+    tmp_path: Path, tiny_folder: ModelFolder, whole: Whole
+) -> None:
+    path = write_job(tmp_path, tiny_folder("llama"))
+    events: list[Event] = []
+    stop = threading.Event()
+
+    def emit(event: StudyEvent) -> None:
+        events.append(json.loads(wire.to_json(event)))
+        if event == WaitEvent(True):
+            stop.set()
+
+    waiting = Waiting(lambda: steps(events)[-1:] == [4], 60, stop, emit)
+    course.study(Session(read_job(path), path.parent, emit, stop, waiting=waiting))
+    assert steps(events) == [1, 2, 3, 4]
+    assert events[-1]["event"] == "stopped"
+    assert [event["waits"] for event in of(events, "wait")] == [True, False]
+    rest = run(path)
+    assert steps(rest) == list(range(5, STEPS + 1))
+    assert arm(rest, "candidate") == arm(whole[1], "candidate")
+
+
+def test_it_waits_for_a_reply_and_goes_on_when_its_server_is_killed(
+    tmp_path: Path, tiny_folder: ModelFolder
+) -> None:
+    path = write_job(tmp_path, tiny_folder("llama"))
+    events: list[Event] = []
+    with server(tmp_path) as chat:
+
+        def emit(event: StudyEvent) -> None:
+            events.append(json.loads(wire.to_json(event)))
+            if event == WaitEvent(True):
+                chat.kill()
+
+        replies = functools.partial(replying.anyone, tmp_path)
+        waiting = Waiting(replies, 60, None, emit)
+        course.study(Session(read_job(path), path.parent, emit, waiting=waiting))
+    assert [event["waits"] for event in of(events, "wait")] == [True, False]
+    assert events[-1]["event"] == "done"
+    assert steps(events) == list(range(1, STEPS + 1))
+
+
+def test_a_process_that_waits_ends_when_it_is_told_to(
+    tmp_path: Path, tiny_folder: ModelFolder
+) -> None:
+    with server(tmp_path):
+        child = started(write_job(tmp_path, tiny_folder("llama")), GIVE_WAY, str(tmp_path))
+        heard(child, "wait")
+        assert child.stdin is not None
+        child.stdin.write("stop\n")
+        child.stdin.flush()
+        assert ended(child, MOST_WAIT_S / 2)[0] == 0
+
+
+def test_a_process_that_is_not_to_give_way_waits_for_nobody(
+    tmp_path: Path, tiny_folder: ModelFolder
+) -> None:
+    with server(tmp_path):
+        child = started(write_job(tmp_path, tiny_folder("llama")))
+        assert child.stdout is not None
+        kinds = [json.loads(line)["event"] for line in child.stdout]
+    assert ended(child)[0] == 0
+    assert kinds[-1] == "done"
+    assert "wait" not in kinds
+
+
 @pytest.mark.parametrize("gives_way", [True, False])
 def test_the_process_gives_way_to_everything_else(
     tmp_path: Path, tiny_folder: ModelFolder, gives_way: bool
 ) -> None:
     """Its niceness, and that of its session's scheduling group, where the kernel has such."""
     path = write_job(tmp_path, tiny_folder("llama"), steps=100_000)
-    child = subprocess.Popen(
-        [
-            sys.executable, "-m", "autodidact.learning.study", *([GIVE_WAY] if gives_way else []),
-            str(path),
-        ],
-        env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert child.stdout is not None
-    assert "loading" in child.stdout.readline()
+    child = started(path, *([GIVE_WAY, str(tmp_path)] if gives_way else []), alone=True)
+    heard(child, "phase")
     group = Path(f"/proc/{child.pid}/autogroup")
     kept = group.read_text().split()[-1] if group.exists() else str(19 * gives_way)
     niceness = os.getpriority(os.PRIO_PROCESS, child.pid)
+    disk, ours = psutil.Process(child.pid).ionice(), psutil.Process().ionice()
     ended(child)
+    assert disk.ioclass == (psutil.IOPRIO_CLASS_IDLE if gives_way else ours.ioclass)
     assert kept == str(19 * gives_way)
     assert niceness == (19 if gives_way else os.getpriority(os.PRIO_PROCESS, 0))
 

@@ -58,6 +58,16 @@ def model(**values: object) -> ModelStatus:
             "Timing a few steps, to see what fits, 0:40 over the cycle's time",
         ),
         (
+            {"state": "training", "cycle": 44, "step": 312, "of": 480, "waits": True},
+            "Studying, cycle 44",
+            "Step 312 of 480; waits for the chat",
+        ),
+        (
+            {"state": "preparing", "cycle": 44, "step": 128, "of": 6000, "waits": True},
+            "Preparing, cycle 44",
+            "Waits for the chat",
+        ),
+        (
             {"state": "measuring", "cycle": 44},
             "Measuring, cycle 44",
             "Asking what it has not seen in these words",
@@ -194,5 +204,7 @@ def test_shares_and_lines() -> None:
     loading = LearnerStatus("preparing", cycle=1, eta_s=20, left_s=275, cycle_s=300)
     assert words.cycle_line(loading) == "Cycle 1, preparing: 0:20 left, 4:35 of the cycle"
     assert words.share(LearnerStatus("measuring", left_s=-9, cycle_s=300)) == 1
+    waits = replace(training, waits=True)
+    assert words.cycle_line(waits) == "Cycle 1, training: step 96 of 480, waits for the chat"
     assert words.share(LearnerStatus("idle", step=5, of=5)) == 0
     assert words.cycle_line(LearnerStatus("idle")) == ""

@@ -1,0 +1,67 @@
+"""The study waits while a reply is being made, and keeps the time that it works.
+
+It is asked before every training step and every pass of the study's engine, so a reply has the
+processor to itself within one of those. Three bounds keep a constant chat from starving it:
+
+- after `MOST_WAIT_S` at a stretch the one step or pass is done anyway, at the lowest priority;
+- in all it waits as long as a cycle at most, or as long as it has worked where that is longer: a
+  cycle takes at most about twice its time;
+- what it waits is no time of the cycle: whatever fits into the cycle is timed by `worked_s`.
+
+Nothing grows while it waits. Held are the model, the adapter and its optimiser, and within a reply
+or a score that the engine is at, the keys and values of that one batch (`engine.core`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from autodidact.types.events import WaitEvent
+
+MOST_WAIT_S = 20.0
+LOOK_S = 0.05
+"""How often it looks meanwhile; a pause of the chat shorter than this is mostly none."""
+SAY_AFTER_S = 1.0
+"""A shorter wait is not worth a word."""
+
+
+class Waiting:
+    """Called before each piece of work. `replying` tells whether to wait, `patience_s` how long in
+    all; a wait that takes a while is told to `tell`, and ends at once when `stop` is set."""
+
+    def __init__(
+        self,
+        replying: Callable[[], bool] = lambda: False,
+        patience_s: float = 0.0,
+        stop: threading.Event | None = None,
+        tell: Callable[[WaitEvent], None] = lambda event: None,
+    ) -> None:
+        self._replying = replying
+        self._patience_s = patience_s
+        self._stop = stop or threading.Event()
+        self._tell = tell
+        self._begun = time.monotonic()
+        self.waited_s = 0.0
+
+    @property
+    def worked_s(self) -> float:
+        """The seconds since the beginning, without those that it waited."""
+        return time.monotonic() - self._begun - self.waited_s
+
+    def __call__(self) -> None:
+        left_s = max(self._patience_s, self.worked_s) - self.waited_s
+        if left_s <= 0 or not self._replying():
+            return
+        begun, told = time.monotonic(), False
+        while not self._stop.wait(LOOK_S):
+            waited_s = time.monotonic() - begun
+            if waited_s >= min(left_s, MOST_WAIT_S) or not self._replying():
+                break
+            if waited_s >= SAY_AFTER_S and not told:
+                self._tell(WaitEvent(True))
+                told = True
+        self.waited_s += time.monotonic() - begun
+        if told:
+            self._tell(WaitEvent(False))
