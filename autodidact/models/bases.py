@@ -182,8 +182,8 @@ def _automatic(log: Log) -> tuple[str, Origin, Path, str]:
         if file := package.find():
             why = f"{away}, so what the package {package.PACKAGE} holds; {stays}"
             return package.NAME, "package", package.checked(file), why
-        better = f"for {package.NAME}: {package.INSTALL}, and set another home"
-        return "starter (bundled)", "bundled", STARTER, f"{away}; {stays}; {better}"
+        why = f"{away}; {stays}; for {package.NAME}: {package.INSTALL}, and set another home"
+        return "starter (bundled)", "bundled", STARTER, why
 
 
 def _named(name: str, revision: str, log: Log) -> Path:
