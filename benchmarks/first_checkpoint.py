@@ -50,8 +50,9 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "AUTODIDACT_SERVER__PORT": str(args.port),
         "AUTODIDACT_SOURCES__WIKIPEDIA__ENDPOINT": CLOSED + "/w/api.php",
     }
-    if args.shape == "135m":
-        environment["AUTODIDACT_MODEL"] = str(random_135m(folder / "smollm2-135m-random"))
+    starter, random = PROJECT / "models" / "starter", folder / "smollm2-135m-random"
+    model = starter if args.shape == "starter" else random_135m(random)
+    environment["AUTODIDACT_MODEL"] = str(model)
     processes = []
     begun = time.monotonic()
     found: dict[str, object] = {"shape": args.shape}

@@ -70,6 +70,8 @@ def status(
     until = " (pinned: newer ones wait for `unpin`)" if held is not None else ""
     print(f"home       {root}")
     print(f"base       {found['base'] or 'not chosen yet'}")
+    if found["choice"]:
+        print(f"           {found['choice']}")
     print(f"serving    {listing.call(found['serving'])}{until}")
     print(f"versions   {', '.join(map(str, found['versions'])) or 'none'}")
     for version, reason in found["rejected"].items():
@@ -140,6 +142,8 @@ def _ledger(home: Path) -> LearnerStore:
 def _status(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "base": None,
+        "origin": None,
+        "choice": None,
         "current": checkpoints.current(home),
         "pinned": checkpoints.pinned(home),
         "serving": checkpoints.serving(home),
@@ -151,7 +155,9 @@ def _status(home: Path) -> dict[str, Any]:
         "cycles": [],
     }
     if (home / "base.json").exists():
-        found["base"] = json.loads((home / "base.json").read_text()).get("name")
+        record = json.loads((home / "base.json").read_text())
+        found |= {"base": record.get("name"), "origin": record.get("origin")}
+        found["choice"] = record.get("reason")
     if not (home / "learner.db").exists():
         return found
     from autodidact.reports.prose import line

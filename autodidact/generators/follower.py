@@ -145,7 +145,13 @@ class Follower:
         """The base in memory and a running batcher on it."""
         chosen = self._settings
         found = self._resolve()
-        self.status = replace(self.status, name=found.name, fallback=found.fallback)
+        self.status = replace(
+            self.status,
+            name=found.name,
+            fallback=found.fallback,
+            origin=found.origin,
+            choice=found.reason,
+        )
         base = loading.load(found.path, 1, dtype=chosen.dtype, quantisation=chosen.quantisation)
         loading.use_threads(self._threads(base.parameters))
         engine = Engine(base)

@@ -7,8 +7,9 @@ they were trained on. Learner and server may call it at the same time; whoever h
 
 A model is a Hub name (fetched into Hugging Face's own cache), a folder, a GGUF file (on disk, alone
 in a folder, or `owner/name:file.gguf` on the Hub), or "auto", which goes by the machine. Only
-"auto", with the Hub out of reach and nothing cached, falls back to the bundled `models/starter`;
-anything named explicitly succeeds or ends in one clear error.
+"auto", with the Hub out of reach and nothing cached, falls back: to the weights that were installed
+as a `package`, and without them to the bundled `models/starter`. Anything named explicitly succeeds
+or ends in one clear error, and so does a package that is damaged.
 
 Weights that come only as pickles (.bin) are converted once, by a child process with
 `weights_only=True`, into `home/base-model/`, and so is a GGUF file (`gguf`). This process unpickles
@@ -35,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autodidact.errors import BaseMismatch, HubUnreachable, ModelError, ResourceError, SettingError
 from autodidact.home import lock, write_atomic
-from autodidact.models import gguf
+from autodidact.models import gguf, package
 from autodidact.models.download import NoAnswer, file_from_hub, from_hub
 from autodidact.models.files import (
     NO_SPACE,
@@ -50,7 +51,7 @@ from autodidact.models.files import (
 from autodidact.settings import PROJECT
 
 Log = Callable[[str], None]
-Origin = Literal["hub", "folder", "bundled"]
+Origin = Literal["hub", "folder", "package", "bundled"]
 
 _WAITING = "waiting for another process that is fetching the base model"
 STARTER = PROJECT / "models" / "starter"
@@ -71,7 +72,7 @@ class Base:
 
     @property
     def fallback(self) -> bool:
-        """True where the starter serves only because the Hub was out of reach."""
+        """True where the starter serves only because no other model was to be had."""
         return self.origin == "bundled"
 
 
@@ -114,6 +115,8 @@ def resolve(model: str, revision: str, home: Path, log: Log) -> Base:
             raise ResourceError(f"no space left for the base model in {home}") from error
         raise ModelError(f"the base model cannot be read or kept: {brief(error)}") from error
     reason = record.reason if fixed is None else f"{record.reason} (fixed in base.json)"
+    if record.origin == "bundled" and package.find():
+        reason += f"; {package.NAME} is installed now: another home would take it"
     log(f"base model {record.name}: {reason}")
     return Base(record.name, record.path, record.origin, record.revision, record.sha256, reason)
 
@@ -174,10 +177,12 @@ def _automatic(log: Log) -> tuple[str, Origin, Path, str]:
     try:
         return name, "hub", from_hub(name, "", log), reason
     except NoAnswer as silence:
-        why = (
-            f"the Hugging Face Hub was out of reach ({silence}) and {name} not cached; adapters "
-            f"belong to their base, so it stays when the Hub is back; for {name} set another home"
-        )
+        away = f"the Hugging Face Hub was out of reach ({silence}) and {name} not cached"
+        stays = "adapters belong to their base, so it stays when the Hub is back"
+        if file := package.find():
+            why = f"{away}, so what the package {package.PACKAGE} holds; {stays}"
+            return package.NAME, "package", package.checked(file), why
+        why = f"{away}; {stays}; for {package.NAME}: {package.INSTALL}, and set another home"
         return "starter (bundled)", "bundled", STARTER, why
 
 
@@ -256,6 +261,14 @@ def _restored(record: _Record, home: Path, log: Log) -> Path:
         source = STARTER
     elif record.origin == "hub":
         source = _named(record.name, record.revision, log)
+    elif record.origin == "package":
+        found = package.find()
+        if found is None:
+            raise ModelError(
+                f"{record.name} is neither in {home / 'base-model'} nor installed any more: "
+                f"{package.INSTALL}; {_start_over(home)}"
+            )
+        source = package.checked(found)
     else:
         source = Path(record.name)
         if not source.exists():

@@ -22,18 +22,22 @@ SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 
 _CONVERT = """
-import os, sys
+import functools, os, sys
 from pathlib import Path
+import gguf
 import torch
-from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging
 
+# transformers reads the file anew for the configuration, the tokenizer and the weights, and makes
+# the table of names for every module: half of the time that all of this takes.
+gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 source, target = Path(sys.argv[1]), sys.argv[2]
 try:
-    fields = GGUFReader(source).fields
+    fields = gguf.GGUFReader(str(source)).fields
 except Exception:
     sys.exit("it is damaged or cut off")
 if "general.architecture" not in fields:

@@ -107,7 +107,9 @@ class AcceptedRequest:
 class ModelStatus:
     """What serves now. `context` is the longest prompt and reply in tokens (0 until it has loaded,
     None where no one tells), `live` the version (0: the untouched base; None: it has no versions),
-    `since` its Unix time, `parameters` the base's (0 until it has loaded, or where no one tells).
+    `since` its Unix time, `parameters` the base's (0 until it has loaded, or where no one tells),
+    `origin` where the base is from ("hub", "folder", "package", "bundled") and `choice` why it is
+    this one, both "" where no one tells.
     """
 
     state: Literal["loading", "ready", "failed"]
@@ -119,3 +121,5 @@ class ModelStatus:
     reason: str = ""
     rejected: str = ""
     parameters: int = 0
+    origin: str = ""
+    choice: str = ""

@@ -179,6 +179,8 @@ async def health(request: Request) -> JSONResponse:
         "version": model.live,
         "base": model.name,
         "fallback": model.fallback,
+        "origin": model.origin,
+        "choice": model.choice,
         "context": model.context,
         "learner": now.learner.state,
         "rejected": model.rejected,

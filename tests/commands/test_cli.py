@@ -89,6 +89,16 @@ def test_before_anything_ran_the_status_says_so(place: Workplace) -> None:
     assert (found["current"], found["versions"], found["base"]) == (0, [], None)
 
 
+def test_the_status_tells_the_base_and_why_it_is_this_one(place: Workplace) -> None:
+    place.home.mkdir()
+    record = {"name": "SmolLM2-135M-Instruct", "origin": "package", "reason": "the Hub was away"}
+    (place.home / "base.json").write_text(json.dumps(record))
+    found = status(place)
+    assert (found["base"], found["origin"], found["choice"]) == tuple(record.values())
+    told = call(place, "-m", "autodidact", "status").stdout
+    assert "base       SmolLM2-135M-Instruct\n           the Hub was away\n" in told
+
+
 def test_after_cycles_the_status_tells_them_newest_first(bench: Bench) -> None:
     bench.restart(training={"documents_per_cycle": 2})
     bench.learner.fetch()

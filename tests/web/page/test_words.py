@@ -165,9 +165,14 @@ def test_the_empty_page_without_a_model() -> None:
 def test_lasting_notices() -> None:
     assert words.notes(model()) == []
     fallback, rejected = words.notes(
-        model(fallback=True, rejected="000044 rejected: sha256 mismatch adapter_model.safetensors")
+        model(
+            fallback=True,
+            choice="the Hub was out of reach; for a larger one: pip install it",
+            rejected="000044 rejected: sha256 mismatch adapter_model.safetensors",
+        )
     )
     assert fallback["title"] == "Answered by the small bundled model."
+    assert fallback["text"] == "The Hub was out of reach; for a larger one: pip install it."
     assert rejected["title"] == (
         "Checkpoint 44 did not load: sha256 mismatch adapter_model.safetensors."
     )
