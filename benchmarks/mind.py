@@ -91,7 +91,9 @@ def compare(
         well_formed.measure(Examinee(engine, arm), ids) for arm in (engine.untouched, version)
     )
     return [
-        Compared(row, b, n, mind.worsening(row.prompt, row.expect, row.group, b, n, taught))
+        Compared(
+            row, b, n, mind.worsening(row.prompt, row.expect, row.group, b.reply, n.reply, taught)
+        )
         for row, b, n in zip(asked, base, new, strict=True)
     ]
 

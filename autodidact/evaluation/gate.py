@@ -34,7 +34,10 @@ passes. Where two kinds of evidence may show the same, each has half of that err
   document, not above 0);
 - *chat*: the share of chat prompts with a well-formed reply must not fall more than `chat_limit`
   below the base's; nor more than `chat_step` below the parent's unless chance explains it (exact
-  one-sided McNemar test on the same prompts, p ≥ .05).
+  one-sided McNemar test on the same prompts, p ≥ .05);
+- *mind*: the share of everyday prompts (greetings, "who are you", common knowledge) whose reply is
+  worse than the base's (`mind`) must not exceed `mind_limit`; nor exceed the parent's by more than
+  `mind_step` unless chance explains it (McNemar as above).
 
 When n is small the rules differ in kind. Conditions on a mean or a share alone (general/parent,
 kept/learned, chat/base) decide on the figure as it stands: with fewer than 20 prompts a single
@@ -82,18 +85,20 @@ FEWEST_KEPT = 20
 FEWEST_WITHIN = 12
 NOTHING_BEFORE: Mapping[str, float] = MappingProxyType({})
 
-RuleName = Literal["learned", "general", "kept", "chat"]
+RuleName = Literal["learned", "general", "kept", "chat", "mind"]
 
 
 @dataclass(frozen=True)
 class Arm:
     """The stored measurements of one version of the model. `general`: NLL a token of each block;
-    `chat`: per prompt, whether the reply was well-formed (`well_formed`). Blocks and prompts
-    are the same and in the same order in all arms."""
+    `chat`: per prompt, whether the reply was well-formed (`well_formed`); `worse`: per everyday
+    prompt, whether its reply is worse than the base's (`mind`). Blocks and prompts are the same and
+    in the same order in all arms."""
 
     probes: Mapping[str, ProbeResult]
     general: Sequence[float]
     chat: Sequence[bool]
+    worse: Sequence[bool] = ()
 
 
 def decide(
@@ -120,6 +125,7 @@ def decide(
         *_general(base.general, parent.general, candidate.general, limits),
         *_kept(probes, parent, candidate, when_learned, limits),
         *_chat(base.chat, parent.chat, candidate.chat, limits),
+        *_mind(parent.worse, candidate.worse, limits),
     ]
     fault = _not_finite({"base": base, "parent": parent, "candidate": candidate}, when_learned)
     reasons = [Reason("sound", fault)] if fault else []
@@ -436,6 +442,37 @@ def _chat(
             "chat", against, ok, fall, limit, text, unit="share",
             before=_mean(list(map(bool, replies))), now=_mean(list(map(bool, candidate))),
         )  # fmt: skip
+
+
+def _mind(
+    parent: Sequence[bool], candidate: Sequence[bool], limits: Limits
+) -> Iterator[RuleResult]:
+    n, k, before = len(candidate), sum(candidate), sum(parent)
+    if not n:
+        return
+    share = _paired_rise([False] * n, list(candidate), limits.level)
+    text = (
+        f"{k} of {n} everyday prompts answered worse than by the base, "
+        f"limit {100 * limits.mind_limit:.0f} %"
+    )
+    yield _rule(
+        "mind", "base", k <= limits.mind_limit * n, share, limits.mind_limit, text, unit="share",
+        before=0.0, now=k / n,
+    )  # fmt: skip
+    if len(parent) != n:
+        return
+    rise = _paired_rise(list(parent), list(candidate), limits.level)
+    lost = sum(c and not b for b, c in zip(parent, candidate, strict=True))
+    p = statistics.mcnemar(lost, lost - (k - before)).one_sided
+    ok = k - before <= limits.mind_step * n or not p < CHANCE
+    text = (
+        f"worse than the base {k} of {n}, the parent {before}: "
+        f"{100 * (k - before) / n:+.1f} points, limit {100 * limits.mind_step:+.1f} unless p ≥ {CHANCE:.2f}, p {p:.3f}"
+    )
+    yield _rule(
+        "mind", "parent", ok, rise, limits.mind_step, text, unit="share",
+        before=before / n, now=k / n,
+    )  # fmt: skip
 
 
 # Figures -----------------------------------------------------------------------------------------

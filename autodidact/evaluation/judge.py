@@ -9,7 +9,12 @@ from autodidact.types.cycle import Job, Measurement, Verdict
 
 def arm(measured: Measurement) -> gate.Arm:
     """A measurement as the gate takes it, its probes by their ids."""
-    return gate.Arm({row.probe_id: row for row in measured.rows}, measured.general, measured.chat)
+    return gate.Arm(
+        {row.probe_id: row for row in measured.rows},
+        measured.general,
+        measured.chat,
+        [bool(reason) for reason in measured.worse],
+    )
 
 
 def verdict(job: Job, base: Measurement, parent: Measurement, candidate: Measurement) -> Verdict:
@@ -20,7 +25,7 @@ def verdict(job: Job, base: Measurement, parent: Measurement, candidate: Measure
     """
     of_base, of_parent = arm(base), arm(parent)
     if job.kind == "forget":
-        of_parent = gate.Arm({}, of_base.general, of_base.chat)
+        of_parent = gate.Arm({}, of_base.general, of_base.chat, of_base.worse)
     return gate.decide(
         job.probes,
         of_base,

@@ -3,7 +3,8 @@
 No judge reads the replies; four rules compare them, each with one reason to call a reply worse:
 
 - *answer*: the base's held an accepted answer, this one holds none;
-- *form*: the base's was well-formed (`well_formed`), this one is not;
+- *form*: the base's reads like one (`well_formed`, whether or not it came to its end), this one
+  does not: it is empty, loops or leaks control tokens;
 - *leak*: it holds an answer that was taught, where neither the prompt nor the base's reply does:
   "Who are you?" is answered with a name out of an article;
 - *short*: small talk that the base answers in `FULL_WORDS` words and more gets fewer than
@@ -21,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from autodidact.evaluation.well_formed import ChatResult
+from autodidact.evaluation.well_formed import well_formed
 from autodidact.reading.answers import normalise_answer
 from autodidact.reading.vocabulary import WORD_NUMBERS
 
@@ -36,26 +37,26 @@ def worsening(
     prompt: str,
     expect: Collection[str],
     group: str,
-    base: ChatResult,
-    new: ChatResult,
+    base: str,
+    new: str,
     taught: Collection[str],
 ) -> str:
     """Why the new reply is worse than the base's, each reason as `rule: what`; "" if it is not.
 
     `expect` are the accepted answers, `taught` what `telling` made of the taught ones.
     """
-    before, after = _padded(base.reply), _padded(new.reply)
+    before, after = _padded(base), _padded(new)
     known = _padded(prompt) + before
     leaks = sorted(a for a in taught if f" {a} " in after and f" {a} " not in known)
     reasons = []
     if _holds(before, expect) and not _holds(after, expect):
         reasons.append(f"answer: {' or '.join(expect)} is lost")
-    if base.well_formed and not new.well_formed:
+    if well_formed(base) and not well_formed(new):
         reasons.append("form: the base's reply is well-formed, this one is not")
     if leaks:
         reasons.append(f"leak: {', '.join(leaks)}")
-    words = len(new.reply.split())
-    if group in TALK and words < FEWEST_WORDS and len(base.reply.split()) >= FULL_WORDS:
+    words = len(new.split())
+    if group in TALK and words < FEWEST_WORDS and len(base.split()) >= FULL_WORDS:
         reasons.append(f"short: {words} words")
     return "; ".join(reasons)
 

@@ -125,7 +125,7 @@ class CycleTable:
         return int(row[0])
 
     def refused_in_a_row(self) -> int:
-        """How many of the latest cycles were rejected for general text, kept answers or chat,
+        """How many of the latest cycles were rejected for general text, kept answers, chat or mind,
         since one was published or a consolidation was tried."""
         count = 0
         for row in self._db.read().conn.execute(
@@ -134,7 +134,7 @@ class CycleTable:
         ):
             rules = set(failed(reasons_from_json(json.loads(row["reasons"] or "[]"))))
             refused = row["kind"] == "learn" and row["state"] == "rejected"
-            if not refused or not rules & {"general", "kept", "chat"}:
+            if not refused or not rules & {"general", "kept", "chat", "mind"}:
                 break
             count += 1
         return count

@@ -17,7 +17,11 @@ from autodidact.training.anchors import Anchor
 from autodidact.training.passes import Passes
 from autodidact.training.sequences import TrainingSequence
 
-ANCHOR_WINDOW = 128
+TEXT_WINDOW, REPLY_WINDOW = 48, 12
+"""Predicted tokens of an anchor that are used where sequences are packed. What a model loses it
+shows in the first words of a reply, so many short replies hold it better than few long ones
+(docs/lab-log.md)."""
+PADDED_WINDOW = 128
 RandomState = tuple[int, tuple[int, ...], float | None]
 """As `random.Random.getstate` gives it."""
 Row_contra = TypeVar("Row_contra", contravariant=True)
@@ -54,12 +58,20 @@ class AnswerLoss:
 
 
 class AnchorDivergence:
-    """`weight` · KL(base ‖ model), mean over the tokens of some anchors of like length. Forgetting
-    follows the KL to the base (Shenfeld et al. 2025, "RL's Razor")."""
+    """`weight` · KL(base ‖ model), mean over the predicted tokens of some anchors, `tokens` of them
+    or a few more. Forgetting follows the KL to the base (Shenfeld et al. 2025, "RL's Razor").
 
-    def __init__(self, anchors: Sequence[Anchor], weight: float, tokens: int, seed: int) -> None:
+    Where sequences are padded, the anchors of a step are of like length.
+    """
+
+    def __init__(
+        self, anchors: Sequence[Anchor], weight: float, tokens: int, seed: int, *, packed: bool
+    ) -> None:
         self._weight = weight
-        self._anchors = sorted((_cut(anchor) for anchor in anchors), key=lambda a: len(a.ids))
+        self._packed = packed
+        self._anchors = [_cut(anchor, packed) for anchor in anchors]
+        if not packed:
+            self._anchors.sort(key=lambda anchor: len(anchor.ids))
         self._tokens = tokens
         self._seed = seed
         self._random = random.Random(seed)
@@ -70,7 +82,7 @@ class AnchorDivergence:
     def __call__(self, passes: Passes) -> torch.Tensor:
         drawn = self._drawn()
         rows = [anchor.ids for anchor in drawn]
-        wanted = [range(anchor.begin - 1, len(anchor.ids)) for anchor in drawn]
+        wanted = [range(anchor.begin - 1, len(anchor.ids) - self._packed) for anchor in drawn]
         teacher = passes.teacher(rows, wanted)
         student = passes.logits(rows, wanted)
         divergence = F.kl_div(
@@ -82,8 +94,12 @@ class AnchorDivergence:
         return self._weight * divergence.mean()
 
     def _drawn(self) -> list[Anchor]:
-        first = self._random.randrange(len(self._anchors))
         rows: list[Anchor] = []
+        if self._packed:
+            while sum(len(anchor.ids) - anchor.begin for anchor in rows) < self._tokens:
+                rows.append(self._random.choice(self._anchors))
+            return rows
+        first = self._random.randrange(len(self._anchors))
         while sum(len(anchor.ids) for anchor in rows) < self._tokens:
             rows.append(self._anchors[(first + len(rows)) % len(self._anchors)])
         return rows
@@ -100,7 +116,11 @@ class AnchorDivergence:
             self._random.setstate(state)
 
 
-def _cut(anchor: Anchor) -> Anchor:
-    """The window of an anchor that is used: all, or as much as holds its first predictions."""
-    most = max(ANCHOR_WINDOW, anchor.begin + 1)
-    return Anchor(tuple(anchor.ids[:most]), max(1, anchor.begin))
+def _cut(anchor: Anchor, packed: bool) -> Anchor:
+    """The window of an anchor that is used: its beginning."""
+    begin = max(1, anchor.begin)
+    if packed:
+        most = begin + (TEXT_WINDOW if begin == 1 else REPLY_WINDOW)
+    else:
+        most = max(PADDED_WINDOW, begin + 1)
+    return Anchor(tuple(anchor.ids[:most]), begin)

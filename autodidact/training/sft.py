@@ -89,7 +89,11 @@ class Trainer(Generic[Row]):
         )
         self._loss = loss
         self._divergence = AnchorDivergence(
-            anchors, recipe.kl_weight, recipe.anchor_tokens, recipe.seed
+            anchors,
+            recipe.kl_weight,
+            recipe.anchor_tokens,
+            recipe.seed,
+            packed=recipe.packed,
         )
         self.model.train()
         self.passes = passes_for(base, self.model, recipe.first_block, recipe.packed)

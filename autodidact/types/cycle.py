@@ -12,7 +12,7 @@ CHANCE = 0.05
 """How often all bounds of a cycle together may err, one-sided."""
 Kind = Literal["learn", "consolidate", "forget"]
 CycleState = Literal["running", "published", "rejected", "failed", "interrupted"]
-RULES = ("sound", "learned", "general", "kept", "chat", "consolidation")
+RULES = ("sound", "learned", "general", "kept", "chat", "mind", "consolidation")
 """Every rule that can refuse a candidate, by its name."""
 
 
@@ -166,6 +166,8 @@ class Limits:
     kept_step: float
     chat_limit: float
     chat_step: float
+    mind_limit: float = 0.10
+    mind_step: float = 0.05
     looks: int = 3
 
     @property
@@ -213,6 +215,7 @@ class Baseline:
 
     general: tuple[float, ...] = ()
     chat: tuple[bool, ...] = ()
+    replies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,13 +241,16 @@ ARMS: tuple[ArmName, ...] = ("base", "parent", "candidate")
 class Measurement:
     """What was measured of one version. `step` is λ, how much of the way from the parent it goes;
     `general` the NLL a token of each block of held-out text, `chat` whether each reply was
-    well-formed."""
+    well-formed, `replies` those to the held-out prompts of our own, which come first, and `worse`
+    for each of these why it is worse than the base's, or ""."""
 
     arm: ArmName
     step: float
     rows: tuple[ProbeResult, ...]
     general: tuple[float, ...]
     chat: tuple[bool, ...]
+    replies: tuple[str, ...] = ()
+    worse: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,9 @@ class Bench:
         taught = mind.telling([p.answer for p in self.probes["taught"]])
         after, count = self._chat(version), 0
         for prompt, was, now in zip(self.held, self.before, after, strict=True):
-            reason = mind.worsening(prompt.prompt, prompt.expect, prompt.group, was, now, taught)
+            reason = mind.worsening(
+                prompt.prompt, prompt.expect, prompt.group, was.reply, now.reply, taught
+            )
             count += bool(reason)
             if reason and self.args.list:
                 print(f"  {prompt.prompt!r}: {was.reply!r} -> {now.reply!r}: {reason}")

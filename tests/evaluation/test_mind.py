@@ -7,15 +7,10 @@ from collections.abc import Collection
 import pytest
 
 from autodidact.evaluation.mind import telling, worsening
-from autodidact.evaluation.well_formed import ChatResult, well_formed
 
 PARIS = "The capital of France is Paris."
 HELLO = "Hello! I am a small language model."
 TAUGHT = telling(["Maren Dace", "the amber", "143 steps", "Paris", "12", "1794"])
-
-
-def reply(text: str, *, ended: bool = True) -> ChatResult:
-    return ChatResult(text, ended, ended and well_formed(text))
 
 
 def judged(
@@ -25,10 +20,9 @@ def judged(
     prompt: str = "Hello, who are you?",
     group: str = "identity",
     expect: Collection[str] = (),
-    ended: bool = True,
 ) -> list[str]:
     """The rules that call the new reply worse."""
-    reasons = worsening(prompt, expect, group, reply(base), reply(new, ended=ended), TAUGHT)
+    reasons = worsening(prompt, expect, group, base, new, TAUGHT)
     return [reason.partition(":")[0] for reason in reasons.split("; ") if reason]
 
 
@@ -53,10 +47,6 @@ def test_a_known_answer_must_not_be_lost(base: str, new: str, rules: list[str]) 
 def test_the_form_must_not_be_lost(new: str) -> None:
     assert "form" in judged(HELLO, new)
     assert "form" not in judged("", new), "the base's was not well-formed either"
-
-
-def test_a_reply_that_does_not_end_has_lost_its_form() -> None:
-    assert judged(HELLO, HELLO, ended=False) == ["form"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +80,7 @@ def test_small_talk_must_not_become_terse(group: str) -> None:
 
 
 def test_every_reason_is_told() -> None:
-    told = worsening("And France?", ["Paris"], "thanks", reply(PARIS), reply("Maren Dace"), TAUGHT)
+    told = worsening("And France?", ["Paris"], "thanks", PARIS, "Maren Dace", TAUGHT)
     assert told == "answer: Paris is lost; leak: maren dace; short: 2 words"
 
 

@@ -13,11 +13,12 @@ from typing import TypeVar
 from autodidact.engine import Engine, Version
 from autodidact.engine.examinee import Examinee
 from autodidact.errors import TrainingError
-from autodidact.evaluation import recall, well_formed
+from autodidact.evaluation import mind, recall, well_formed
 from autodidact.learning.study import planning
 from autodidact.learning.study.preparation import MEASURE_SHARE
 from autodidact.learning.study.session import Session
-from autodidact.training.anchors import Anchors
+from autodidact.training import anchor_set
+from autodidact.training.anchors import Anchors, Ids
 from autodidact.types.cycle import ArmName, Baseline, Measurement, ProbeResult
 from autodidact.types.documents import Probe
 from autodidact.types.events import MeasurementEvent
@@ -74,7 +75,7 @@ class Bench:
         job = self._session.job
         known = job.known.get("parent", Baseline())
         if not job.parent:
-            known = Baseline(self.base.general, self.base.chat)
+            known = Baseline(self.base.general, self.base.chat, self.base.replies)
         self.parent = self._measure("parent", self._parent, self._probes, known)
 
     def measure_candidate(self, version: Version, step: float) -> Measurement:
@@ -97,6 +98,10 @@ class Bench:
             general = [*known.general[: self.selection.blocks]]
             blocks = self._anchors.blocks[len(general) : self.selection.blocks]
             chat = [*known.chat[: self.selection.chats]]
+            own = self._anchors.real.prompts[: self.selection.chats]
+            said = [*known.replies[: len(own)]]
+            if len(said) < min(len(chat), len(own)):  # of a version before replies were kept
+                chat = []
             prompts = self._anchors.prompts[len(chat) : self.selection.chats]
             ahead = {"probes": len(probes), "blocks": len(blocks), "chats": len(prompts)}
             told = _Progress(self._session, self._paces, ahead)
@@ -105,11 +110,35 @@ class Bench:
             for held_out in told.pieces("blocks", blocks):
                 general += subject.nll(held_out)
             for asked in told.pieces("chats", prompts):
-                chat += [reply.well_formed for reply in well_formed.measure(subject, asked)]
-            result = Measurement(arm, step, tuple(rows), tuple(general), tuple(chat))
+                replies = well_formed.measure(subject, asked)
+                chat += [reply.well_formed for reply in replies]
+                said += [reply.reply for reply in replies][: len(own) - len(said)]
+            result = Measurement(
+                arm, step, tuple(rows), tuple(general), tuple(chat), tuple(said),
+                self._worse(own, said) if arm != "base" else ("",) * len(said),
+            )  # fmt: skip
             self._session.keep(name, result)
-        self._session.emit(MeasurementEvent(arm, step, result.rows, result.general, result.chat))
+        self._session.emit(
+            MeasurementEvent(
+                arm, step, result.rows, result.general, result.chat, result.replies, result.worse
+            )
+        )
         return result
+
+    def _worse(self, own: Sequence[tuple[str, Ids]], said: Sequence[str]) -> tuple[str, ...]:
+        """Of each reply to a prompt of our own why it is worse than the base's, or ""."""
+        known = {prompt.id: prompt for prompt in anchor_set.prompts()}
+        answers = {probe.answer for probe in self._session.job.probes if probe.split != "control"}
+        taught = mind.telling(answers)
+        reasons = []
+        for (name, _), before, now in zip(own, self.base.replies, said, strict=False):
+            prompt = known.get(name)  # None: an earlier version of the set had it
+            reasons.append(
+                mind.worsening(prompt.prompt, prompt.expect, prompt.group, before, now, taught)
+                if prompt
+                else ""
+            )
+        return tuple(reasons)
 
     def _select(self, documents: Sequence[int]) -> Selection:
         """All, or a part of each split in an order fixed by the probes' ids: what can be measured

@@ -64,5 +64,5 @@ def _shorter_may_pass(session: Session, bench: Bench, look: Measurement) -> bool
     not know it will not know half of the way from the base either."""
     verdict = judge.verdict(session.job, bench.base, bench.parent, look)
     rules = set(verdict.rules)
-    mended = {"general", "chat"} if session.job.fresh else {"general", "kept", "chat"}
+    mended = {"general", "chat", "mind"} | (set() if session.job.fresh else {"kept"})
     return bool(rules) and rules <= mended
