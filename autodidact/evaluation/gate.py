@@ -467,7 +467,8 @@ def _mind(
     ok = k - before <= limits.mind_step * n or not p < CHANCE
     text = (
         f"worse than the base {k} of {n}, the parent {before}: "
-        f"{100 * (k - before) / n:+.1f} points, limit {100 * limits.mind_step:+.1f} unless p ≥ {CHANCE:.2f}, p {p:.3f}"
+        f"{100 * (k - before) / n:+.1f} points, "
+        f"limit {100 * limits.mind_step:+.1f} unless p ≥ {CHANCE:.2f}, p {p:.3f}"
     )
     yield _rule(
         "mind", "parent", ok, rise, limits.mind_step, text, unit="share",

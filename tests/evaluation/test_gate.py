@@ -60,6 +60,7 @@ def decide(
     *,
     general: Sequence[float] = BLOCKS,
     chat: Sequence[bool] = CHATS,
+    worse: Sequence[bool] = (),
     parent: dict[str, Any] | None = None,
     limits: Limits = LIMITS,
     when_learned: Figures = KEPT,
@@ -75,7 +76,7 @@ def decide(
     ]
     now = {**taught, **control, **dict.fromkeys(kept, 0.0)}
     before = Arm(results(dict.fromkeys(now, 0.0), KEPT), BLOCKS, CHATS)
-    candidate = Arm(results(now, kept), general, chat)
+    candidate = Arm(results(now, kept), general, chat, worse)
     base = Arm({}, BLOCKS, CHATS)
     return gate.decide(
         probes, base, replace(before, **(parent or {})), candidate, limits, when_learned, **more
@@ -870,3 +871,40 @@ def test_exact_answers_find_what_was_learned(documents: int, known: float, at_le
         replies = [p.answer if lot.random() < known else "?" for p in taught]
         passed += exactly(taught, replies, control).ok
     assert passed >= at_least
+
+
+# Mind -------------------------------------------------------------------------------------------
+
+
+def worse(k: int, n: int = 60) -> tuple[bool, ...]:
+    return (True,) * k + (False,) * (n - k)
+
+
+@pytest.mark.parametrize(("k", "ok"), [(0, True), (6, True), (7, False), (60, False)])
+def test_everyday_prompts_may_not_be_answered_worse_than_by_the_base(k: int, ok: bool) -> None:
+    verdict = decide(worse=worse(k), parent={"worse": worse(k)})
+    found = rule(verdict, "mind", "base")
+    assert (found.ok, found.n, found.now) == (ok, 60, k / 60)
+    assert verdict.ok == ok
+    if not ok:
+        refused_by(verdict, "mind/base")
+
+
+def test_nor_clearly_worse_than_by_the_parent() -> None:
+    """Six new ones of 60 are a tenth and beyond chance; three are not."""
+    assert not rule(decide(worse=worse(6), parent={"worse": worse(0)}), "mind", "parent").ok
+    assert rule(decide(worse=worse(3), parent={"worse": worse(0)}), "mind", "parent").ok
+    swapped = decide(worse=worse(6), parent={"worse": worse(6)[::-1]})
+    assert rule(swapped, "mind", "parent").ok, "other prompts, no more of them"
+
+
+def test_without_everyday_prompts_there_is_no_such_rule() -> None:
+    """As in a home whose anchors are all sampled."""
+    verdict = decide()
+    assert not [r for r in verdict.results if r.rule == "mind"]
+    assert verdict.ok
+
+
+def test_a_parent_of_which_the_replies_are_not_known_is_not_compared() -> None:
+    found = [r.against for r in decide(worse=worse(2)).results if r.rule == "mind"]
+    assert found == ["base"]
