@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autodidact.learning.study import planning as plans
 from autodidact.settings import TrainingSettings
+from autodidact.training.recipe import recipe_for
 from autodidact.types.cycle import Plan
 from autodidact.types.documents import Probe, Split
 
@@ -32,8 +33,8 @@ def fit(
     step_s: float, train_s: float = 60.0, documents: int = 4, share: float = 0.0, **limits: Any
 ) -> Plan:
     offered = list(range(1, documents + 1))
-    settings = TrainingSettings(**limits)
-    return plans.fit(settings, offered, passes(7), share, step_s, train_s)
+    recipe = recipe_for(8_000_000, 8, TrainingSettings(**limits), autocast=False)
+    return plans.fit(recipe, plans.FORMS_A_PASS, offered, passes(7), share, step_s, train_s)
 
 
 def exposures(plan: Plan) -> float:
@@ -114,10 +115,11 @@ def test_whatever_the_machine_the_plan_keeps_its_promises(
     shown: tuple[int, int],
 ) -> None:
     settings = TrainingSettings(min_exposures=shown[0], max_exposures=shown[1])
+    recipe = recipe_for(8_000_000, 8, settings, autocast=False)
     offered = list(range(documents))
     share = least if old and offered else 0.0
     a_pass = passes(alone, old)
-    made = plans.fit(settings, offered, a_pass, share, step_s, train_s)
+    made = plans.fit(recipe, plans.FORMS_A_PASS, offered, a_pass, share, step_s, train_s)
     taken = made.documents
     possible = max(plans.MIN_STEPS, int(train_s / step_s))
     assert list(taken) == offered[: len(taken)]
@@ -233,17 +235,16 @@ def test_no_document_has_two_more_than_another_that_still_has_some(
     ("rise", "times"), [(-0.1, 1.0), (0.0, 1.0), (0.02, 1.0), (0.03, 2.25), (0.04, 4.0), (9.0, 4.0)]
 )
 def test_the_kl_weight_grows_with_the_drift_beyond_its_target(rise: float, times: float) -> None:
-    settings = TrainingSettings(kl_weight=10, drift_target=0.02)
-    assert plans.kl_weight(settings, rise) == pytest.approx(10 * times)
+    assert plans.kl_weight(10, 0.02, rise) == pytest.approx(10 * times)
 
 
 def test_without_a_drift_target_the_kl_weight_stays() -> None:
-    assert plans.kl_weight(TrainingSettings(kl_weight=10, drift_target=0), 5.0) == 10
+    assert plans.kl_weight(10, 0, 5.0) == 10
 
 
 def test_relearning_a_store_takes_the_time_that_its_size_asks_for() -> None:
-    small, large = plans.relearning_s(4, 0.5), plans.relearning_s(40, 0.5)
+    recipe = recipe_for(8_000_000, 8, TrainingSettings(), autocast=False)
+    small, large = (plans.relearning_s(recipe, 7, steps, 0.5) for steps in (4, 40))
     assert large == pytest.approx(10 * small)
-    train_s = plans.relearning_s(40, 0.5)
-    steps = plans.fit(TrainingSettings(), [], passes(4), 0.0, 0.5, train_s).steps
-    assert steps * plans.FORMS_A_PASS / 40 == pytest.approx(plans.RELEARN_EXPOSURES, rel=0.02)
+    made = plans.fit(recipe, 7, [], passes(4), 0.0, 0.5, large)
+    assert made.steps * 7 / 40 == pytest.approx(plans.RELEARN * recipe.least, rel=0.02)
