@@ -201,7 +201,9 @@ class Reporter:
         state = self._timed()
         parts = [f"loss {state.loss:.2f}"] if state.loss is not None else []
         parts += [f"{_clock(state.eta_s)} left"] if state.eta_s is not None else []
-        parts += [f"{_clock(state.left_s)} of the cycle"] if state.left_s is not None else []
+        if state.left_s is not None:
+            left = "" if state.eta_s is not None else " left"
+            parts.append(f"{_clock(state.left_s)} of the cycle{left}")
         note = ", ".join(parts)
         done = f"{state.step}/{state.of}" if state.of else ""
         if self._bar is not None:
