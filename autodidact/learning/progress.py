@@ -237,4 +237,4 @@ class Reporter:
 def _clock(seconds: float) -> str:
     """1:58, −0:40."""
     whole = round(abs(seconds))
-    return f"{'−' if seconds <= -0.5 else ''}{whole // 60}:{whole % 60:02d}"
+    return f"{'−' if seconds < 0 and whole else ''}{whole // 60}:{whole % 60:02d}"
