@@ -208,7 +208,9 @@ class Reporter:
         state = self._timed()
         parts = [f"loss {state.loss:.2f}"] if state.loss is not None else []
         parts += [f"{_clock(state.eta_s)} left"] if state.eta_s is not None else []
-        parts += [f"{_clock(state.left_s)} of the cycle"] if state.left_s is not None else []
+        if state.left_s is not None:
+            left = "" if state.eta_s is not None else " left"
+            parts.append(f"{_clock(state.left_s)} of the cycle{left}")
         note = WAITS if state.waits else ", ".join(parts)
         done = f"{state.step}/{state.of}" if state.of else ""
         if self._bar is not None:
@@ -246,4 +248,4 @@ class Reporter:
 def _clock(seconds: float) -> str:
     """1:58, −0:40."""
     whole = round(abs(seconds))
-    return f"{'−' if seconds <= -0.5 else ''}{whole // 60}:{whole % 60:02d}"
+    return f"{'−' if seconds < 0 and whole else ''}{whole // 60}:{whole % 60:02d}"

@@ -126,7 +126,7 @@ def test_on_a_terminal_a_phase_that_counts_nothing_has_a_bar_too(store: LearnerS
     reporter(PhaseEvent("measuring", left_s=270.0), 1)
     reporter(ProgressEvent(48, 210, eta_s=30.0, left_s=270.0), 1)
     reporter.stopped()
-    for shown in ("loading", "4:35 of the cycle", "48/210", "0:30 left, 4:30 of the cycle"):
+    for shown in ("loading", "4:35 of the cycle left", "48/210", "0:30 left, 4:30 of the cycle"):
         assert shown in screen.getvalue()
 
 
