@@ -28,11 +28,11 @@ from autodidact.settings import TrainingSettings
 from autodidact.training import loop, sft
 from autodidact.training.anchors import Anchors
 from autodidact.training.batches import endless_batches, one_pass
-from autodidact.training.curriculum import Curriculum, replay_share
-from autodidact.training.feed import Feed, Streams
+from autodidact.training.feed import Feed, FixedOrder
 from autodidact.training.objectives import AnswerLoss
 from autodidact.training.pace import QUESTIONS_FIRST, Clock, Pace
 from autodidact.training.recipe import recipe_of
+from autodidact.training.sampler import Sampler, replay_share
 from autodidact.training.sequences import ASKED, TrainingSequence, tokenise, weave
 from autodidact.types.chat import Message
 from autodidact.types.documents import Example
@@ -105,14 +105,14 @@ class School:
         if lesson.minutes is None:
             batches = naive_batches(lesson.new, lesson.seed)
             pace, a_pass = OnePass(len(batches)), len(batches)
-            feed: Feed[TrainingSequence] = Streams(iter(()), iter(batches))
+            feed: Feed[TrainingSequence] = FixedOrder(iter(()), iter(batches))
         else:
             a_pass = self._a_pass(lesson)
             most = max(MIN_STEPS, int(self.recipe.most / FORMS_A_PASS * a_pass))
             pace = TimePace(lesson.minutes * 60, most)
-            feed = Streams(self.stream(lesson, early=True), self.stream(lesson, early=False))
+            feed = FixedOrder(self.stream(lesson, early=True), self.stream(lesson, early=False))
             if self.recipe.packed:
-                feed = self._curriculum(lesson)
+                feed = self._sampler(lesson)
 
         def follow(clock: Clock, recent_s: Sequence[float]) -> None:
             progress(int(1000 * min(1.0, pace.fraction(clock))), 1000)
@@ -132,12 +132,12 @@ class School:
             "sequences": len(lesson.new),
         }
 
-    def _curriculum(self, lesson: TrialLesson) -> Curriculum:
+    def _sampler(self, lesson: TrialLesson) -> Sampler:
         """What the learner does with a model that was pretrained."""
         new, old = ([s for s in rows if s.kind in ASKED] for rows in (lesson.new, lesson.old))
         facts, known = (len({s.fact for s in rows}) for rows in (new, old))
         share = replay_share(facts, known, self.settings.replay_share)
-        return Curriculum(new or lesson.new, old, share, self.recipe.batch_size, lesson.seed)
+        return Sampler(new or lesson.new, old, share, self.recipe.batch_size, lesson.seed)
 
     def _a_pass(self, lesson: TrialLesson) -> int:
         """Steps of one pass over the new examples."""

@@ -34,7 +34,7 @@ class Feed(Protocol[Row]):
         ...
 
 
-class Streams(Generic[Row]):
+class FixedOrder(Generic[Row]):
     """Two fixed orders of batches, one for the beginning. What the model says changes nothing, so
     the clock is all there is to remember."""
 

@@ -27,7 +27,7 @@ Mix = Literal["real", "sampled", "mixed"]
 class Recipe:
     """`first_block`: the lowest with an adapter. `anchor_tokens` feed the KL term of one step,
     `anchors` says of which kind they are. `packed`: sequences go through the model packed, by a
-    curriculum (`passes`, `curriculum`), else padded, in woven passes over texts too. A fact is
+    sampler (`passes`, `sampler`), else padded, in woven passes over texts too. A fact is
     shown `least` to `most` times."""
 
     rank: int

@@ -39,9 +39,9 @@ from autodidact.reading.answers import exact_match  # noqa: E402
 from autodidact.settings import TrainingSettings  # noqa: E402
 from autodidact.training import anchor_set, sft  # noqa: E402
 from autodidact.training import anchors as anchoring  # noqa: E402
-from autodidact.training.curriculum import Curriculum  # noqa: E402
 from autodidact.training.objectives import AnswerLoss  # noqa: E402
 from autodidact.training.recipe import Recipe, recipe_of  # noqa: E402
+from autodidact.training.sampler import Sampler  # noqa: E402
 from autodidact.training.sequences import ASKED, tokenise  # noqa: E402
 from autodidact.types.chat import Message  # noqa: E402
 from autodidact.types.documents import Document, Material, Probe  # noqa: E402
@@ -104,7 +104,7 @@ class Bench:
         recipe = replace(self._recipe(name, value), seed=seed)
         chosen = self._anchors(recipe.anchors)
         trainer = sft.Trainer(self.base, AnswerLoss(), recipe, chosen.training)
-        feed = Curriculum(self.rows, [], 0.0, recipe.batch_size, seed)
+        feed = Sampler(self.rows, [], 0.0, recipe.batch_size, seed)
         steps = round(exposures * self.facts / recipe.batch_size)
         begun, tokens = time.monotonic(), 0
         for step in range(steps):

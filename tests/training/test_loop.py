@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from autodidact.models.loading import LoadedBase
 from autodidact.training import loop
 from autodidact.training.anchors import Anchor
-from autodidact.training.feed import Streams
+from autodidact.training.feed import FixedOrder
 from autodidact.training.objectives import AnswerLoss
 from autodidact.training.pace import Clock
 from autodidact.training.passes import Passes
@@ -53,9 +53,9 @@ class Steps:
         return self.later if self.later is not None and clock.step >= 2 else clock.steps
 
 
-def feed() -> Streams[TrainingSequence]:
+def feed() -> FixedOrder[TrainingSequence]:
     batches = itertools.cycle([ROWS[:2], ROWS[2:], ROWS[1:3]])
-    return Streams(itertools.repeat(EARLY), batches)
+    return FixedOrder(itertools.repeat(EARLY), batches)
 
 
 def trainer(llama: LoadedBase) -> Trainer[TrainingSequence]:
@@ -204,7 +204,7 @@ def test_another_loss_goes_through_the_same_loop(llama: LoadedBase, tmp_path: Pa
     loss = PreferenceLoss()
     learner = Trainer(llama, loss, RECIPE, ANCHORS)
     clock, ended = loop.train(
-        learner, Streams(iter(()), itertools.repeat(pairs)), Steps(12), tmp_path / "r",
+        learner, FixedOrder(iter(()), itertools.repeat(pairs)), Steps(12), tmp_path / "r",
         lambda *_: None,
     )  # fmt: skip
     assert ended

@@ -28,10 +28,10 @@ from autodidact.training import anchor_set, sft
 from autodidact.training import anchors as anchoring
 from autodidact.training.anchors import Anchors
 from autodidact.training.batches import endless_batches, one_pass
-from autodidact.training.curriculum import Curriculum, batches, replay_share
-from autodidact.training.feed import Feed, Streams
+from autodidact.training.feed import Feed, FixedOrder
 from autodidact.training.objectives import AnswerLoss
 from autodidact.training.recipe import Recipe, recipe_of
+from autodidact.training.sampler import Sampler, batches, replay_share
 from autodidact.training.sequences import (
     ASKED,
     TrainingSequence,
@@ -64,13 +64,13 @@ class Preparation:
     seed: int
 
     def feed(self, plan: Plan) -> Feed[TrainingSequence]:
-        """The batches: by a curriculum where sequences are packed, else on questions alone for the
+        """The batches: by a sampler where sequences are packed, else on questions alone for the
         beginning, and then on everything."""
         size, share = self.trainer.recipe.batch_size, plan.replay
         if self.trainer.recipe.packed:
-            return Curriculum(self.new, self.old, share, size, self.seed)
+            return Sampler(self.new, self.old, share, size, self.seed)
         asked = [s for s in self.new if s.kind in ASKED] or self.new
-        return Streams(
+        return FixedOrder(
             endless_batches(asked, self.old, share, size, self.seed, self.weaving),
             endless_batches(self.new, self.old, share, size, self.seed + 1, self.weaving),
         )
@@ -220,7 +220,7 @@ def _plan(
     share = settings.replay_share if replayed else 0.0
     if recipe.packed:
         share = replay_share(facts, len({s.fact for s in replayed}), share)
-        trial = batches(Curriculum(everything, replayed, share, size, 0))
+        trial = batches(Sampler(everything, replayed, share, size, 0))
     else:
         trial = endless_batches(everything, replayed, share, size, 0, weaving)
     step_s = sft.seconds_per_step(trainer, trial, before_step=session.waiting)

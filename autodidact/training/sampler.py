@@ -50,15 +50,15 @@ class _Fact:
 
 
 @dataclass(frozen=True)
-class _State:
-    """What `Curriculum.state` writes: of each fact, in order, when it is due, how often it was
+class _Draws:
+    """What `Sampler.state` writes: of each fact, in order, when it is due, how often it was
     shown, whether it is known, and what was said; and what replay is owed of a row."""
 
     facts: tuple[tuple[float, int, bool, tuple[tuple[int, bool], ...]], ...]
     owed: float
 
 
-class Curriculum:
+class Sampler:
     """Batches of `size` rows, `share` of them of `old`. No fact comes twice in a batch while there
     are enough facts. Implements `feed.Feed`."""
 
@@ -102,7 +102,7 @@ class Curriculum:
 
     def restore(self, state: str, clock: Clock) -> None:
         try:
-            found = wire.from_json(_State, state.encode(), "curriculum") if state else self._begin
+            found = wire.from_json(_Draws, state.encode(), "sampler") if state else self._begin
         except Misfit:
             found = self._begin
         if len(found.facts) != len(self._new) + len(self._old):
@@ -115,8 +115,8 @@ class Curriculum:
             fact.due, fact.shown, fact.known, fact.said = due, shown, known, list(said)
             self._where.update((row, (fact, number)) for number, row in enumerate(fact.rows))
 
-    def _state(self, owed: float) -> _State:
-        return _State(
+    def _state(self, owed: float) -> _Draws:
+        return _Draws(
             tuple((f.due, f.shown, f.known, tuple(f.said)) for f in (*self._new, *self._old)), owed
         )
 
@@ -147,7 +147,7 @@ def _facts(rows: Sequence[TrainingSequence], order: random.Random, *, known: boo
     return made
 
 
-def batches(curriculum: Curriculum) -> Iterator[list[TrainingSequence]]:
-    """Endless batches of a curriculum that hears nothing, as trials of speed take them."""
+def batches(curriculum: Sampler) -> Iterator[list[TrainingSequence]]:
+    """Endless batches of a sampler that hears nothing, as trials of speed take them."""
     while True:
         yield curriculum.next()
