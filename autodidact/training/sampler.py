@@ -147,7 +147,7 @@ def _facts(rows: Sequence[TrainingSequence], order: random.Random, *, known: boo
     return made
 
 
-def batches(curriculum: Sampler) -> Iterator[list[TrainingSequence]]:
+def batches(sampler: Sampler) -> Iterator[list[TrainingSequence]]:
     """Endless batches of a sampler that hears nothing, as trials of speed take them."""
     while True:
-        yield curriculum.next()
+        yield sampler.next()
