@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--rhythms", nargs="+", choices=RHYTHMS, default=list(RHYTHMS))
     parser.add_argument("--port", type=int, default=8135)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and both programs with it
     if any(way != "idle" for way in args.ways):
         print(f"{'alone':<8}{'':<14}{cell(args, 'waits', None)}", flush=True)
     for rhythm in args.rhythms:
