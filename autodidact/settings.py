@@ -106,7 +106,7 @@ class TrainingSettings(Section):
     """Sequences a step; empty means by model size."""
     kl_weight: float | None = Field(None, ge=0)
     """Weight of the KL term that ties the adapted model to its base on anchors; empty means by
-    model size: 24, from 100 million parameters 1."""
+    model size: 24, from 100 million parameters 3."""
     drift_target: float = Field(0.015, ge=0)
     """Rise in general NLL over the base, in nats a token, up to which the KL weight stays as it
     is; beyond it the weight grows with the square of the rise, up to fourfold. 0: never."""

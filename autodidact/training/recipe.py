@@ -65,7 +65,7 @@ def recipe_for(parameters: int, blocks: int, settings: TrainingSettings, autocas
         rate, batch, tokens = 1e-3, 8, 48
     else:
         rate, batch, tokens = 5e-4, 8, 48
-    usual = (32, 1.0, 12, 40) if pretrained else (64, 24.0, 48, 400)
+    usual = (32, 3.0, 12, 40) if pretrained else (64, 24.0, 48, 400)
     rank, pull, least, most = usual
     return Recipe(
         rank=settings.rank or rank,
