@@ -23,6 +23,8 @@ from autodidact.types.cycle import ArmName, Baseline, Measurement, ProbeResult
 from autodidact.types.documents import Probe
 from autodidact.types.events import MeasurementEvent
 
+TIMED = 16
+"""So many probes tell how long one takes in a piece."""
 PIECE = 48
 """So many probes, blocks or chats are asked between two words of progress."""
 T = TypeVar("T")
@@ -145,7 +147,7 @@ class Bench:
         in the time set aside, by a few that are timed."""
         job, anchors = self._session.job, self._anchors
         pools = planning.pools(job.probes, documents)
-        sample = [p for pool in pools.values() for p in pool][:4]
+        sample = [p for pool in pools.values() for p in pool][:TIMED]
         if not sample:
             raise TrainingError("no probe could be written for these documents")
         if not anchors.blocks:
