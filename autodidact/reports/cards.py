@@ -1,7 +1,7 @@
 """The report card of a cycle and the retention matrix: plain data from the ledger's rows.
 
 `card` makes of one row of the ledger (`StoredCycle`) what the command line, the page and
-`GET /learning/cycles/{n}` all show: the verdict, the four measures with their intervals and limits,
+`GET /learning/cycles/{n}` all show: the verdict, the measures with their intervals and limits,
 every question with both answers. It decides nothing: what passed is what the gate wrote down. What
 a report lacks is left empty. The words of a claim are a ladder: queued, read,
 studying, measuring, learned; "learned" is the claim only of a published cycle that still stands.
@@ -183,7 +183,7 @@ def _rest(made: Row) -> str:
     return f" It {' and '.join(parts)}." if parts else ""
 
 
-# The four measures -----------------------------------------------------------------------------
+# The measures ----------------------------------------------------------------------------------
 
 
 def _measure(

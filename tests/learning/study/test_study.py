@@ -78,8 +78,9 @@ def small(llama: LoadedBase) -> Iterator[None]:
         patch.setattr(anchoring, "REPLY_TOKENS", 24)
         patch.setattr(anchoring, "BATCH", 32)
         patch.setattr(preparation, "autocast_pays", lambda engine: False)
-        made = anchoring.extend(Engine(llama), anchoring.Anchors(), 3600, lambda step, of: None)
-        assert made.complete
+        none = anchoring.Anchors()
+        made = anchoring.extend(Engine(llama), none, "sampled", 3600, lambda step, of: None)
+        assert made.complete("sampled")
         SAMPLED.update(made.plain())
         yield
 
@@ -696,7 +697,7 @@ def test_a_resumed_job_keeps_to_the_anchors_it_began_with(
     [given] = of(first, "anchors")
     shutil.copy(given["path"], known)
     begun = known.read_bytes()
-    assert not anchoring.read(json.loads(begun)).complete
+    assert not anchoring.read(json.loads(begun)).complete("sampled")
     second = run(path)
     assert [Path(e["path"]).read_bytes() for e in of(second, "anchors")] == [begun]
     assert of(second, "measured")[:2] == of(first, "measured")

@@ -155,7 +155,7 @@ def test_a_rejected_cycle_shows_what_failed_first(
     assert "What it learned" not in html
     assert "What it studied" in html
     measures = re.findall(r'<th scope="row"[^>]*>(\w+)<small>', html)
-    assert measures == ["General", "Learned", "Kept", "Chat"]
+    assert measures == ["General", "Learned", "Kept", "Chat", "Mind"]
     assert html.index("failed</span>") < html.index("passed</span>")
 
 
@@ -181,7 +181,7 @@ def test_a_running_cycle_has_a_page(client: httpx.Client, store: LearnerStore) -
     store.cycles.study(1, [add_document(store, "anneck")])
     html = client.get("/learning/cycles/1").text
     assert "It is studying; nothing is proved yet." in html
-    assert "The four measures" not in html
+    assert "The measures" not in html
 
 
 def test_an_unknown_cycle_is_one_line(client: httpx.Client, taught: LearnerStore) -> None:
