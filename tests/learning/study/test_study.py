@@ -422,7 +422,8 @@ def test_a_shorter_step_from_a_parent_stays_at_the_parent_s_rank(
     job = json.loads((whole[0] / "job.json").read_text())
     path = write_job(
         tmp_path, tiny_folder("llama"), parent={"version": 2, "path": str(parent)},
-        **learnable(general_limit=-FAR) | {"training": {**job["training"], "rank": 8}},
+        **learnable(general_limit=-FAR)
+        | {"training": {**job["training"], "rank": 8}, "steps": 6 * STEPS},
     )  # fmt: skip
     events = run(path)
     assert measured(events)[-1] == ("candidate", 0.25)
@@ -879,7 +880,9 @@ def test_a_model_that_is_large_enough_writes_examples_of_its_own(
     the job goes on. What is kept of it is the business of tests/lessons/test_self_written.py."""
     written: list[int] = []
 
-    def write(complete: Any, chunks: Any, budget_s: float, progress: Any) -> list[Example]:
+    def write(
+        complete: Any, chunks: Any, budget_s: float, progress: Any, clock: Any
+    ) -> list[Example]:
         assert complete([[Message("user", "Write.")]], 4), "it is given a model that writes"
         written.append(len(chunks))
         asked = (Message("user", "Who keeps it now?"), Message("assistant", "Odo Finn"))
