@@ -57,7 +57,9 @@ def _anchors(home: Path) -> str:
     """What tells these anchors from others: they are only ever appended to."""
     try:
         rows = json.loads((home / "anchors.json").read_text())
-        first = json.dumps([rows["texts"][:4], rows["chats"][:4]])
-    except (OSError, ValueError, KeyError, TypeError):
+        real = rows.get("real", {})
+        held = [real.get("blocks"), real.get("prompts")]
+        first = json.dumps([rows["texts"][:4], rows["chats"][:4], held])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
     return hashlib.sha256(first.encode()).hexdigest()
