@@ -33,16 +33,17 @@ passes. Where two kinds of evidence may show the same, each has half of that err
   parent it may exceed `kept_step` only while chance explains it (lower bound, clustered by
   document, not above 0);
 - *chat*: the share of chat prompts with a well-formed reply must not fall more than `chat_limit`
-  below the base's; nor more than `chat_step` below the parent's unless chance explains it (exact
-  one-sided McNemar test on the same prompts, p ≥ .05);
+  below the base's, with fewer than `FEWEST_CHATS` prompts unless chance explains it (of 24 replies
+  two more are cut off at the limit by mere luck); nor more than `chat_step` below the parent's
+  unless chance explains it (exact one-sided McNemar test on the same prompts, p ≥ .05);
 - *mind*: the share of everyday prompts (greetings, "who are you", common knowledge) whose reply is
   worse than the base's (`mind`) must not exceed `mind_limit`; nor exceed the parent's by more than
   `mind_step` unless chance explains it (McNemar as above).
 
 When n is small the rules differ in kind. Conditions on a mean or a share alone (general/parent,
-kept/learned, chat/base) decide on the figure as it stands: with fewer than 20 prompts a single
-reply less than the base's is more than 5 points. Conditions on a bound that must be shown
-(learned/control, general/base) fail when there is too little to show it: one taught probe never
+kept/learned, mind/base, chat/base with many prompts) decide on the figure as it stands. Conditions
+on a bound that must be shown (learned/control, general/base) fail when there is too little to show
+it: one taught probe never
 passes, nor do a few exact answers. Conditions that reject only what chance does not explain
 (kept/parent, chat/parent) cannot reject then: McNemar needs at least five replies lost and none
 won. Drift that is too small or too rarely measured to show against the parent is left to its
@@ -83,6 +84,7 @@ from autodidact.types.documents import Probe
 
 FEWEST_KEPT = 20
 FEWEST_WITHIN = 12
+FEWEST_CHATS = 100
 NOTHING_BEFORE: Mapping[str, float] = MappingProxyType({})
 
 RuleName = Literal["learned", "general", "kept", "chat", "mind"]
@@ -433,7 +435,7 @@ def _chat(
                 f"well-formed {k} of {n}, the {against} {k_before}: "
                 f"{100 * (k - k_before) / n:+.1f} points, limit {-100 * limit:+.1f}"
             )
-        if against == "parent" and fall.n:
+        if (against == "parent" or n < FEWEST_CHATS) and fall.n:
             lost = sum(b and not c for b, c in zip(replies, candidate, strict=True))
             p = statistics.mcnemar(lost, lost - (k_before - k)).one_sided
             ok = ok or not p < CHANCE

@@ -379,12 +379,22 @@ def test_a_loss_within_chance_is_let_through() -> None:
     assert rule(verdict, "chat", "parent").text.endswith("p 0.124")
 
 
-def test_with_few_prompts_the_base_limits_by_single_replies_and_the_parent_cannot() -> None:
+@pytest.mark.parametrize(("k", "ok"), [(1, True), (4, True), (5, False), (10, False)])
+def test_with_few_prompts_a_fall_counts_only_beyond_chance(k: int, ok: bool) -> None:
+    """Five lost and none won are the fewest that McNemar's test tells from chance at 5 %."""
     few = Arm({}, [], [True] * 10)
-    verdict = gate.decide([], few, few, Arm({}, [], [False] + [True] * 9), LIMITS, learn=False)
-    refused_by(verdict, "chat/base")
-    four = gate.decide([], few, few, Arm({}, [], [False] * 4 + [True] * 6), LIMITS, learn=False)
-    assert rule(four, "chat", "parent").ok
+    fallen = Arm({}, [], [False] * k + [True] * (10 - k))
+    verdict = gate.decide([], few, few, fallen, LIMITS, learn=False)
+    assert verdict.ok == ok
+    if not ok:
+        refused_by(verdict, "chat/base", "chat/parent")
+
+
+def test_with_many_prompts_the_base_limits_whatever_chance_explains() -> None:
+    """A small loss a cycle would add up unseen."""
+    many = Arm({}, [], [True] * 50 + [False] * 50)
+    swapped = Arm({}, [], [True] * 25 + [False] * 56 + [True] * 19)
+    assert not rule(gate.decide([], many, many, swapped, LIMITS, learn=False), "chat", "base").ok
 
 
 def test_chats_are_counted_by_arm() -> None:
@@ -880,7 +890,7 @@ def worse(k: int, n: int = 60) -> tuple[bool, ...]:
     return (True,) * k + (False,) * (n - k)
 
 
-@pytest.mark.parametrize(("k", "ok"), [(0, True), (6, True), (7, False), (60, False)])
+@pytest.mark.parametrize(("k", "ok"), [(0, True), (12, True), (13, False), (60, False)])
 def test_everyday_prompts_may_not_be_answered_worse_than_by_the_base(k: int, ok: bool) -> None:
     verdict = decide(worse=worse(k), parent={"worse": worse(k)})
     found = rule(verdict, "mind", "base")
@@ -891,7 +901,7 @@ def test_everyday_prompts_may_not_be_answered_worse_than_by_the_base(k: int, ok:
 
 
 def test_nor_clearly_worse_than_by_the_parent() -> None:
-    """Six new ones of 60 are a tenth and beyond chance; three are not."""
+    """Six new ones of 60 are beyond the step and beyond chance; three are not."""
     assert not rule(decide(worse=worse(6), parent={"worse": worse(0)}), "mind", "parent").ok
     assert rule(decide(worse=worse(3), parent={"worse": worse(0)}), "mind", "parent").ok
     swapped = decide(worse=worse(6), parent={"worse": worse(6)[::-1]})
