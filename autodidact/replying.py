@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+import time
 from pathlib import Path
 
 FILE = "replying.lock"
+TRIES = 5
 
 
 class Replying:
@@ -24,11 +25,18 @@ class Replying:
         self._handle: int | None = None
 
     def say(self, replying: bool) -> None:
-        """Whether it is at a reply. To be said again at every turn: the sign may be taken at the
-        first, where a study was just asking for it, and costs nothing while it is held."""
+        """Whether it is at a reply. To be said again at every turn: should the sign be taken at the
+        first, where studies were just asking for it, and costs nothing while it is held."""
         if replying and self._handle is None:
-            with suppress(OSError):
-                self._handle = _locked(self._path, os.O_CREAT, fcntl.LOCK_SH)
+            for _ in range(TRIES):
+                try:
+                    self._handle = _locked(self._path, os.O_CREAT, fcntl.LOCK_SH)
+                except BlockingIOError:  # a study is just asking, for microseconds
+                    time.sleep(0.001)
+                    continue
+                except OSError:
+                    pass
+                break
         elif not replying and self._handle is not None:
             os.close(self._handle)
             self._handle = None

@@ -66,9 +66,9 @@ def test_the_verdict_says_what_was_proved(tmp_path: Path, store: LearnerStore) -
     assert (made["claim"], made["ok"], made["failed"]) == ("learned", True, [])
 
 
-def test_four_measures_each_with_what_decided(tmp_path: Path, store: LearnerStore) -> None:
+def test_the_measures_each_with_what_decided(tmp_path: Path, store: LearnerStore) -> None:
     measures = {m["measure"]: m for m in published(tmp_path, store)["measures"]}
-    assert list(measures) == ["learned", "kept", "general", "chat"]
+    assert list(measures) == ["learned", "kept", "general", "chat", "mind"]
     learned = measures["learned"]
     assert (learned["before"], learned["now"], learned["n"], learned["ok"]) == ("0", "2", 3, True)
     [test] = learned["tests"]
