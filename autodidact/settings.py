@@ -148,8 +148,9 @@ class GateSettings(Section):
     chat_step: float = Field(0.02, gt=0, le=1)
     """Largest fall in the share of well-formed replies below the parent, unless it is within
     chance."""
-    mind_limit: float = Field(0.20, gt=0, le=1)
-    """Largest share of everyday prompts that are answered worse than by the base."""
+    mind_limit: float = Field(0.15, gt=0, le=1)
+    """Largest share of everyday prompts that are answered worse than by the base, unless it is
+    within chance."""
     mind_step: float = Field(0.05, gt=0, le=1)
     """Largest rise of that share over the parent, unless it is within chance."""
     control_probes: int = Field(60, ge=0)

@@ -37,17 +37,18 @@ passes. Where two kinds of evidence may show the same, each has half of that err
   two more are cut off at the limit by mere luck); nor more than `chat_step` below the parent's
   unless chance explains it (exact one-sided McNemar test on the same prompts, p ≥ .05);
 - *mind*: the share of everyday prompts (greetings, "who are you", common knowledge) whose reply is
-  worse than the base's (`mind`) must not exceed `mind_limit`; nor exceed the parent's by more than
-  `mind_step` unless chance explains it (McNemar as above).
+  worse than the base's (`mind`) must not exceed `mind_limit` unless chance explains it (binomial);
+  nor exceed the share of a parent that is not the base by more than `mind_step` unless chance
+  explains it (McNemar as above).
 
 When n is small the rules differ in kind. Conditions on a mean or a share alone (general/parent,
-kept/learned, mind/base, chat/base with many prompts) decide on the figure as it stands. Conditions
+kept/learned, chat/base with many prompts) decide on the figure as it stands. Conditions
 on a bound that must be shown (learned/control, general/base) fail when there is too little to show
-it: one taught probe never
-passes, nor do a few exact answers. Conditions that reject only what chance does not explain
-(kept/parent, chat/parent) cannot reject then: McNemar needs at least five replies lost and none
-won. Drift that is too small or too rarely measured to show against the parent is left to its
-anchor: the base for general text and chat, the day of learning for what is kept.
+it: one taught probe never passes, nor do a few exact answers. Conditions that reject only what
+chance does not explain (kept/parent, chat/parent, mind) cannot reject then: McNemar needs at least
+five replies lost and none won. Drift that is too small or too rarely measured to show against the
+parent is left to its anchor: the base for general text and chat, the day of learning for what is
+kept.
 
 A rule without data (no kept probes, no chat prompts) is left out; *learned* without a taught probe
 fails. Probes count that were answered by both sides of a comparison; blocks and prompts must be
@@ -453,12 +454,13 @@ def _mind(
     if not n:
         return
     share = _paired_rise([False] * n, list(candidate), limits.level)
+    chance = statistics.binomial_tail(k, n, limits.mind_limit)
     text = (
         f"{k} of {n} everyday prompts answered worse than by the base, "
-        f"limit {100 * limits.mind_limit:.0f} %"
+        f"limit {100 * limits.mind_limit:.0f} % unless p ≥ {CHANCE:.2f}, p {chance:.3f}"
     )
     yield _rule(
-        "mind", "base", k <= limits.mind_limit * n, share, limits.mind_limit, text, unit="share",
+        "mind", "base", not chance < CHANCE, share, limits.mind_limit, text, unit="share",
         before=0.0, now=k / n,
     )  # fmt: skip
     if len(parent) != n:

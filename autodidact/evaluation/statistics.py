@@ -241,3 +241,10 @@ def _spread(groups: Sequence[_Group], level: float) -> tuple[float, float, float
     student = special.stdtrit(freedom, level)
     tail = special.ndtr(-ratio * student)
     return float(np.sqrt(shown.sum()) * ratio), float(tail), float(student)
+
+
+def binomial_tail(k: int, n: int, share: float) -> float:
+    """The probability of `k` or more of `n` where each has this share, independently."""
+    return math.fsum(
+        math.comb(n, i) * share**i * (1 - share) ** (n - i) for i in range(max(0, k), n + 1)
+    )

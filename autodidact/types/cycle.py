@@ -166,7 +166,7 @@ class Limits:
     kept_step: float
     chat_limit: float
     chat_step: float
-    mind_limit: float = 0.20
+    mind_limit: float = 0.15
     mind_step: float = 0.05
     looks: int = 3
 

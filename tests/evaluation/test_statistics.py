@@ -271,3 +271,10 @@ def test_a_hundred_neighbours_are_counted_exactly() -> None:
     found = statistics.dealt(names, names)
     assert found[:3] == pytest.approx([math.exp(-1), math.exp(-1), math.exp(-1) / 2])
     assert found[100] == pytest.approx(1 / math.factorial(100), rel=1e-9)
+
+
+@given(st.integers(0, 12), st.integers(1, 12), st.floats(0.01, 0.99))
+def test_a_binomial_tail_is_that_of_scipy(k: int, n: int, share: float) -> None:
+    assert statistics.binomial_tail(k, n, share) == pytest.approx(
+        float(stats.binom.sf(k - 1, n, share)), abs=1e-9
+    )

@@ -117,7 +117,7 @@ class Bench:
                 said += [reply.reply for reply in replies][: len(own) - len(said)]
             result = Measurement(
                 arm, step, tuple(rows), tuple(general), tuple(chat), tuple(said),
-                self._worse(own, said) if arm != "base" else ("",) * len(said),
+                () if version is self._engine.untouched else self._worse(own, said),
             )  # fmt: skip
             self._session.keep(name, result)
         self._session.emit(

@@ -52,7 +52,8 @@ def test_the_whole_study(tmp_path: Path, tiny_folder: studies.ModelFolder) -> No
     assert own == len(looks["worse"]) == len(base["replies"]) >= 24
     held = [prompt.id for prompt in anchor_set.prompts() if prompt.held]
     assert {name for name, _ in made.real.prompts} == set(held)
-    assert not any(base["worse"])
+    assert not base["worse"], "it is what the others are compared with"
+    assert not studies.arm(events, "parent")["worse"], "and here the parent, too"
 
     tensors = load_file(path.parent / "adapter" / "adapter_model.safetensors")
     assert {block_of(name) for name in tensors} == {1}, "of two blocks the upper one"
