@@ -117,8 +117,9 @@ class TrainingSettings(Section):
     """A cycle takes no more documents than can be shown this often in the time it has; empty
     means by model size: 48, from 100 million parameters 12."""
     replay_share: float = Field(0.6, ge=0, lt=1)
-    """Least share of a cycle's examples that repeats earlier documents; what new facts do not need
-    goes there too."""
+    """Share of a cycle's examples that repeats earlier documents: at least so much, and from 100
+    million parameters at most, as a known fact gets a quarter of what a new one gets. What new
+    facts do not need goes there too."""
     consolidate_every: int = Field(10, ge=0)
     """After this many published cycles one repeats everything learned and learns nothing new; 0:
     never, unless the drift budget is spent (then a fresh adapter learns everything anew)."""

@@ -25,9 +25,9 @@ passes. Where two kinds of evidence may show the same, each has half of that err
     one that *knows nothing of these documents*, Fisher's exact test with the controls, without the
     document that shows most: the luck of one is no learning. So one document never passes this
     way, nor does anything without controls;
-- *general*: the NLL of held-out blocks that the base itself wrote. The upper bound of the mean rise
+- *general*: the NLL of held-out blocks (`training.anchors`). The upper bound of the mean rise
   over the untouched base must not exceed `general_limit`; the mean rise over the parent not
-  `general_step`. Blocks are sampled independently, so each is a unit of its own;
+  `general_step`. Blocks are independent texts, so each is a unit of its own;
 - *kept*: the NLL of answers of earlier documents. Its mean rise since each was learned must not
   exceed `kept_limit`, from `FEWEST_KEPT` probes on (the mean of a few is mostly luck); over the
   parent it may exceed `kept_step` only while chance explains it (lower bound, clustered by
@@ -437,8 +437,7 @@ def _chat(
                 f"{100 * (k - k_before) / n:+.1f} points, limit {-100 * limit:+.1f}"
             )
         if (against == "parent" or n < FEWEST_CHATS) and fall.n:
-            lost = sum(b and not c for b, c in zip(replies, candidate, strict=True))
-            p = statistics.mcnemar(lost, lost - (k_before - k)).one_sided
+            p = _luck(replies, candidate)
             ok = ok or not p < CHANCE
             text += f" unless p ≥ {CHANCE:.2f}, p {p:.3f}"
         yield _rule(
@@ -466,8 +465,7 @@ def _mind(
     if len(parent) != n:
         return
     rise = _paired_rise(list(parent), list(candidate), limits.level)
-    lost = sum(c and not b for b, c in zip(parent, candidate, strict=True))
-    p = statistics.mcnemar(lost, lost - (k - before)).one_sided
+    p = _luck(candidate, parent)
     ok = k - before <= limits.mind_step * n or not p < CHANCE
     text = (
         f"worse than the base {k} of {n}, the parent {before}: "
@@ -551,6 +549,14 @@ def _rises(
         rise = now[probe.id] - before[probe.id]
         clusters.setdefault(probe.document_id, []).append(rise)
     return list(clusters.values())
+
+
+def _luck(more: Sequence[bool], fewer: Sequence[bool]) -> float:
+    """One-sided p of McNemar's test that `more` holds of more units than `fewer` by luck alone."""
+    pairs = list(zip(more, fewer, strict=True))
+    return statistics.mcnemar(
+        sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    ).one_sided
 
 
 def _well_formed(replies: Sequence[bool]) -> int:

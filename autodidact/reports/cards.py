@@ -33,7 +33,7 @@ MEASURES = (
         "margin of the true answer over likely wrong ones, or exact answers; taught less control",
     ),
     ("kept", "Kept", "rise in loss on answers taught earlier"),
-    ("general", "General", "rise in loss on text that the base wrote"),
+    ("general", "General", "rise in loss on held-out text"),
     ("chat", "Chat", "fall in replies that are well-formed, end and do not repeat"),
     ("mind", "Mind", "share of everyday prompts answered worse than by the base"),
 )

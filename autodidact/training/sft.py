@@ -1,6 +1,6 @@
 """Fine-tuning of a LoRA adapter, tied to its base by a KL term.
 
-Contract: given a loss on batches, anchors (text that the base itself wrote) and how much of the
+Contract: given a loss on batches, anchors (`anchors`) and how much of the
 training is done, `Trainer.step` does one optimiser step. A batch without a supervised token raises.
 What is minimised stands in `objectives`, the loop over steps in `loop`.
 
