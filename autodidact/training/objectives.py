@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -24,6 +25,16 @@ shows in the first words of a reply, so many short replies hold it better than f
 PADDED_WINDOW = 128
 RandomState = tuple[int, tuple[int, ...], float | None]
 """As `random.Random.getstate` gives it."""
+
+
+@dataclass(frozen=True)
+class AnchorState:
+    """Where `AnchorDivergence` stands: padded anchors go by chance, packed ones by their number."""
+
+    random: RandomState
+    drawn: int = 0
+
+
 Row_contra = TypeVar("Row_contra", contravariant=True)
 
 
@@ -75,6 +86,8 @@ class AnchorDivergence:
         self._tokens = tokens
         self._seed = seed
         self._random = random.Random(seed)
+        self._round: list[Anchor] = []
+        self._drawn_so_far = 0
 
     def __bool__(self) -> bool:
         return bool(self._weight and self._anchors)
@@ -97,23 +110,36 @@ class AnchorDivergence:
         rows: list[Anchor] = []
         if self._packed:
             while sum(len(anchor.ids) - anchor.begin for anchor in rows) < self._tokens:
-                rows.append(self._random.choice(self._anchors))
+                rows.append(self._next())
             return rows
         first = self._random.randrange(len(self._anchors))
         while sum(len(anchor.ids) for anchor in rows) < self._tokens:
             rows.append(self._anchors[(first + len(rows)) % len(self._anchors)])
         return rows
 
-    def state(self) -> RandomState:
-        """Which anchors come next."""
-        return self._random.getstate()
+    def _next(self) -> Anchor:
+        """Each anchor once a round, in another order every round: drawn with replacement, one in
+        six would not come at all in a cycle, and what it held was lost (docs/lab-log.md)."""
+        number, place = divmod(self._drawn_so_far, len(self._anchors))
+        if place == 0 or not self._round:
+            order = random.Random(f"{self._seed} {number}")
+            self._round = order.sample(self._anchors, len(self._anchors))
+        self._drawn_so_far += 1
+        return self._round[place]
 
-    def restore(self, state: RandomState | None) -> None:
+    def state(self) -> AnchorState:
+        """Which anchors come next."""
+        return AnchorState(self._random.getstate(), self._drawn_so_far)
+
+    def restore(self, state: AnchorState | None) -> None:
         """As `state` gave it; None begins anew."""
+        self._round = []
         if state is None:
             self._random.seed(self._seed)
+            self._drawn_so_far = 0
         else:
-            self._random.setstate(state)
+            self._random.setstate(state.random)
+            self._drawn_so_far = state.drawn
 
 
 def _cut(anchor: Anchor, packed: bool) -> Anchor:

@@ -34,7 +34,7 @@ from safetensors.torch import load_file, save_file
 from autodidact.errors import Misfit, TrainingError
 from autodidact.models.loading import LoadedBase, blocks_of, fork, linear_names
 from autodidact.training.anchors import Anchor
-from autodidact.training.objectives import AnchorDivergence, Loss, RandomState
+from autodidact.training.objectives import AnchorDivergence, AnchorState, Loss
 from autodidact.training.pace import Clock
 from autodidact.training.passes import passes_for
 from autodidact.training.recipe import Recipe
@@ -171,7 +171,7 @@ class Trainer(Generic[Row]):
                 key: saved.tensors[f"{key}.{name}"] for key in _OF_ADAM
             }
             self.optimizer.state[parameter]["step"] = saved.tensors[f"step.{name}"].cpu()
-        self._divergence.restore(saved.state.random)
+        self._divergence.restore(saved.state.anchors)
         return saved.state.clock, saved.state.feed
 
     def _saved(self, folder: Path) -> _Saved | None:
@@ -228,7 +228,7 @@ class _SavedState:
     """What is saved beside the tensors."""
 
     clock: Clock
-    random: RandomState
+    anchors: AnchorState
     feed: str = ""
 
 

@@ -14,7 +14,7 @@ from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import opening_ids, prompt_ids
 from autodidact.training import passes
 from autodidact.training.anchors import Anchor
-from autodidact.training.objectives import AnswerLoss
+from autodidact.training.objectives import AnchorDivergence, AnswerLoss
 from autodidact.training.passes import PackedPasses, PaddedPasses, passes_for
 from autodidact.training.recipe import Recipe
 from autodidact.training.sequences import TrainingSequence
@@ -188,3 +188,54 @@ def test_the_opening_is_what_all_chats_share(tiny_base: Callable[[str], LoadedBa
     for family in ("llama", "smollm2", "qwen2", "opt"):
         assert share(tiny_base(family), ["Hello!", "Bye", "When was it built?"])
     assert len(opening_ids(tiny_base("smollm2"))) > 8, "the system turn too"
+
+
+# Anchors of packed steps ------------------------------------------------------------------------
+
+
+class _Heard:
+    """Notes which sequences were asked for; logits that lead nowhere."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, ...]] = []
+
+    def logits(
+        self, rows: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        self.rows += map(tuple, rows)
+        return torch.zeros(sum(map(len, wanted)), 3)
+
+    def teacher(self, rows: Sequence[Sequence[int]], wanted: passes.Wanted) -> torch.Tensor:
+        return torch.zeros(sum(map(len, wanted)), 3)
+
+
+def divergence(count: int) -> AnchorDivergence:
+    anchors = [Anchor((1, 2, n, n + 1), 2) for n in range(count)]
+    return AnchorDivergence(anchors, 1.0, 6, seed=4, packed=True)
+
+
+def drawn(term: AnchorDivergence, times: int) -> list[tuple[int, ...]]:
+    heard = _Heard()
+    for _ in range(times):
+        term(heard)
+    return heard.rows
+
+
+def test_each_anchor_comes_once_before_any_comes_again() -> None:
+    """Two tokens each, six a step: three anchors."""
+    rows = drawn(divergence(12), 8)
+    rounds = [rows[:12], rows[12:]]
+    assert all(len(set(each)) == 12 for each in rounds)
+    assert rounds[0] != rounds[1], "in another order"
+
+
+@pytest.mark.parametrize("before", [0, 1, 4, 5, 9])
+def test_a_stopped_training_goes_on_with_the_very_next_anchors(before: int) -> None:
+    whole, first, again = (divergence(7) for _ in range(3))
+    expected = drawn(whole, before + 6)[3 * before :]
+    drawn(first, before)
+    drawn(again, 2)  # the steps that were tried before
+    again.restore(first.state())
+    assert drawn(again, 6) == expected
+    again.restore(None)
+    assert drawn(again, before + 6)[3 * before :] == expected
