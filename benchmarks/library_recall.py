@@ -41,10 +41,11 @@ from autodidact.engine import Engine  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import recall  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
-from autodidact.reading.answers import exact_match  # noqa: E402
-from autodidact.settings import RetrievalSettings  # noqa: E402
+from autodidact.reading.answers import says  # noqa: E402
+from autodidact.settings import RetrievalSettings, TrainingSettings  # noqa: E402
 from autodidact.store.ledger import LearnerStore  # noqa: E402
 from autodidact.training import anchors  # noqa: E402
+from autodidact.training.recipe import recipe_of  # noqa: E402
 from autodidact.types.chat import Message  # noqa: E402
 from autodidact.types.documents import Probe  # noqa: E402
 
@@ -103,6 +104,7 @@ def probes(home: Path) -> list[Probe]:
 def measure(home: Path, model_name: str) -> dict[str, Any]:
     found = bases.resolve(model_name, "", home, lambda line: None)
     engine = Engine(loading.load(found.path, 2))
+    recipe = recipe_of(engine.base, TrainingSettings(), autocast=False)
     number = checkpoints.current(home)
     version = engine.untouched
     if number:
@@ -112,7 +114,7 @@ def measure(home: Path, model_name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"version": number}
     for name, subject in (("base", engine.untouched), ("now", version)):
         examinee = Examinee(engine, subject)
-        results = recall.measure(examinee, asked)
+        results = recall.measure(examinee, asked, sentences=recipe.sentences)
         for split in ("taught", "control"):
             right = [r.correct for r, p in zip(results, asked, strict=True) if p.split == split]
             row[f"{split}_{name}"] = share(right)
@@ -128,12 +130,12 @@ def measure(home: Path, model_name: str) -> dict[str, Any]:
 
 
 def with_passages(home: Path, examinee: Examinee, asked: Sequence[Probe]) -> str:
-    """Exact answers to the taught probes with the passages that the chat would look up."""
+    """Right answers to the taught probes with the passages that the chat would look up."""
     library = retrieval.Library(home / "passages.db", RetrievalSettings())
     taught = [probe for probe in asked if probe.split == "taught"]
     prompts = [retrieval.prompt(p.question, library.find(p.question)) for p in taught]
-    replies = examinee.complete([[Message("user", text)] for text in prompts], 24)
-    return share([exact_match(r, p.answer) for r, p in zip(replies, taught, strict=True)])
+    replies = examinee.complete([[Message("user", text)] for text in prompts], 40)
+    return share([_right(r, p) for r, p in zip(replies, taught, strict=True)])
 
 
 def general(home: Path, examinee: Examinee) -> float:
@@ -166,7 +168,7 @@ def chat(home: Path, environment: dict[str, str], port: int) -> dict[str, Any]:
                 body = {"message": probe.question, "seed": seed}
                 reply = requests.post(address + "/chat", json=body, timeout=120)
                 reply.raise_for_status()
-                right[probe.split].append(int(exact_match(reply.json()["reply"], probe.answer)))
+                right[probe.split].append(_right(reply.json()["reply"], probe))
             row[f"seed {seed}"] = {split: share(rights) for split, rights in right.items()}
         row["greedy, by turn"] = by_turn(address, [p for p in asked if p.split == "taught"])
     finally:
@@ -176,7 +178,7 @@ def chat(home: Path, environment: dict[str, str], port: int) -> dict[str, Any]:
 
 
 def by_turn(address: str, asked: Sequence[Probe]) -> dict[int, str]:
-    """Exact match of greedy replies by their place in a conversation of four questions."""
+    """Right greedy replies by their place in a conversation of four questions."""
     order = sorted(asked, key=lambda p: p.id.rpartition("-")[2])
     right: dict[int, list[int]] = defaultdict(list)
     for i in range(0, len(order), 4):
@@ -185,8 +187,13 @@ def by_turn(address: str, asked: Sequence[Probe]) -> dict[int, str]:
             body = {"message": probe.question, "temperature": 0, **talk}
             reply = requests.post(address + "/chat", json=body, timeout=120).json()
             talk = {"conversation_id": reply["conversation_id"]}
-            right[turn].append(int(exact_match(reply["reply"], probe.answer)))
+            right[turn].append(_right(reply["reply"], probe))
     return {turn: share(rights) for turn, rights in right.items()}
+
+
+def _right(reply: str, probe: Probe) -> int:
+    """Whether a reply is the answer, or says it in a short sentence."""
+    return int(says(reply, probe.question, probe.answer, probe.distractors))
 
 
 def wait(address: str) -> None:

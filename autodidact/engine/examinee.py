@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat, takewhile
 
 from autodidact.engine import Engine, Version
 from autodidact.models.prompts import dialogue_ids, prompt_ids
@@ -31,12 +32,22 @@ class Examinee:
         decode = self._engine.base.tokenizer.decode
         return [(str(decode(ids)), len(ids) < max_new_tokens) for ids in replies]
 
-    def score(self, dialogues: Sequence[Sequence[Message]]) -> list[float]:
+    def score(
+        self, dialogues: Sequence[Sequence[Message]], given: Sequence[str] = ()
+    ) -> list[float]:
         pairs = []
-        for messages in dialogues:
+        for messages, begun in zip(dialogues, given or repeat(""), strict=False):
             ids, start = dialogue_ids(self._engine.base, messages)
+            if begun:
+                start = self._begun(messages, begun, ids, start)
             pairs.append((ids[:start], ids[start:]))
         return self._engine.score(self._version, pairs)
+
+    def _begun(self, messages: Sequence[Message], begun: str, ids: list[int], start: int) -> int:
+        """Where in the ids of a dialogue the beginning of its last turn is over."""
+        told = [*messages[:-1], Message("assistant", begun.rstrip())]
+        same = zip(ids, dialogue_ids(self._engine.base, told)[0], strict=False)
+        return max(start, sum(takewhile(bool, (a == b for a, b in same))))
 
     def nll(self, blocks: Sequence[Sequence[int]]) -> list[float]:
         pairs = [(block[:1], block[1:]) for block in blocks]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autodidact.errors import Misfit, SourceError
-from autodidact.reading.answers import normalise_answer, uncited
+from autodidact.reading.answers import normalise_answer, stands, uncited
 from autodidact.types import wire
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "library" / "exam" / "questions.jsonl"
@@ -91,12 +91,8 @@ def marked(question: ExamQuestion, reply: str) -> Mark:
     said, asked = normalise_answer(uncited(reply)), normalise_answer(question.question)
     answers = [normalise_answer(answer) for answer in question.answers]
     exact = said in answers
-    contained = any(_stands(a, said) and not _stands(a, asked) for a in answers)
+    contained = any(stands(a, said) and not stands(a, asked) for a in answers)
     return Mark(exact, exact or contained)
-
-
-def _stands(words: str, text: str) -> bool:
-    return f" {words} " in f" {text} "
 
 
 def _fault(question: ExamQuestion) -> str:

@@ -67,7 +67,7 @@ from typing import Literal
 
 from autodidact.evaluation import statistics
 from autodidact.evaluation.statistics import Interval
-from autodidact.reading.answers import normalise_answer, uncited
+from autodidact.reading.answers import normalise_answer, stands, uncited
 from autodidact.types.cycle import (
     CHANCE,
     ChatFigures,
@@ -321,10 +321,11 @@ def _right_by_lot(group: Sequence[Probe], candidate: Arm) -> list[float]:
         chance = 1 / (1 + max(1, group[0].same))
         return [1 - chance, chance]
     answers = [normalise_answer(uncited(p.answer)) for p in group]
-    replies = [
-        answer if found.correct else normalise_answer(uncited(found.reply))
-        for answer, found in zip(answers, (candidate.probes[p.id] for p in group), strict=True)
-    ]
+    replies = []
+    for answer, found in zip(answers, (candidate.probes[p.id] for p in group), strict=True):
+        said = normalise_answer(uncited(found.reply))
+        named = [answer] if found.correct else [other for other in answers if stands(other, said)]
+        replies.append(max(named, key=len, default=said))
     return statistics.dealt(replies, answers)
 
 

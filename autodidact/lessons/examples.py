@@ -1,5 +1,6 @@
 """From facts to training examples: four of a fact's wordings as questions (`wordings` says which),
-gaps, reversed questions and restatements, and the text itself.
+gaps, reversed questions and restatements, and the text itself. Whatever asks for a fact can be
+answered by the bare answer or by the sentence that states the fact, as the model speaks.
 
 The text itself comes as its chunks, and half as much again in other cuts: from the middle of a
 chunk to the middle of the next, or with the sentences in another order (shuffled and re-cut
@@ -17,8 +18,9 @@ from autodidact.lessons.wordings import hash_of, wordings
 from autodidact.reading import topic
 from autodidact.reading.answers import normalise_answer
 from autodidact.reading.chunks import sentences
+from autodidact.reading.gaps import SPAN
 from autodidact.types.chat import Message
-from autodidact.types.documents import Chunk, Example, Fact, Findings
+from autodidact.types.documents import GAP, Chunk, Example, Fact, Findings
 
 CLOZE = (
     "Complete the sentence: {}",
@@ -32,18 +34,20 @@ def examples(reading: Findings) -> list[Example]:
     made: list[Example] = []
     for fact in reading.facts:
         asked = [("question", question, fact.answer) for question in wordings(fact).trained]
-        gap = _gap(fact)
-        if gap:
+        told = fact.restatements[0]
+        if told.count(fact.answer) == 1:
+            gap = told.replace(fact.answer, GAP)
             frame = CLOZE[hash_of(fact.subject, fact.relation, "cloze") % len(CLOZE)]
             asked.append(("cloze", frame.format(gap), fact.answer))
         reversed_ = _reversed(reading, fact)
         if reversed_:
             asked.append(("reversed", reversed_, fact.subject.removeprefix("the ")))
         number = probe_id(reading.document_id, fact)
+        sentence = fact.stated.replace(GAP, fact.answer)
         for kind, question, answer in asked:
             dialogue = (Message("user", question), Message("assistant", answer))
             made.append(
-                Example(kind, fact.chunk_id, reading.document_id, messages=dialogue, fact=number)
+                Example(kind, fact.chunk_id, reading.document_id, dialogue, "", number, sentence)
             )
         restated = " ".join(fact.restatements)
         made.append(
@@ -78,7 +82,7 @@ def _sentences(chunk: Chunk) -> list[str]:
 def _reversed(reading: Findings, fact: Fact) -> str:
     """The question that the subject answers: "What has Maren Wren as its keeper?"; "" where the
     answer is no name, or leads to more than one fact of the document."""
-    if fact.kind != "name" or fact.relation.startswith("span "):
+    if fact.kind != "name" or fact.relation.startswith(SPAN):
         return ""
     same = normalise_answer(fact.answer)
     if sum(normalise_answer(other.answer) == same for other in reading.facts) > 1:
@@ -93,9 +97,3 @@ def _reversed(reading: Findings, fact: Fact) -> str:
     told, subject = fact.restatements[0].removesuffix("."), fact.subject
     begins = told[: len(subject)].lower() == subject.lower()
     return f"{who}{told[len(subject) :]}?" if begins else ""
-
-
-def _gap(fact: Fact) -> str:
-    """The first restatement with the answer blanked, or "" if it would not be exactly one gap."""
-    sentence = fact.restatements[0]
-    return sentence.replace(fact.answer, "____") if sentence.count(fact.answer) == 1 else ""

@@ -14,7 +14,7 @@ from autodidact.lessons.wordings import settled
 from autodidact.reading.document import read_document
 from autodidact.types.documents import Document, Material
 
-RULES = 1
+RULES = 2
 
 
 def material(document_id: int, document: Document) -> Material:

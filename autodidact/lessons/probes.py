@@ -38,6 +38,7 @@ def write_probes(
             relation=fact.relation,
             wording=f"{fact.relation.split()[0]}/{wordings(fact).probe_number}",
             split=split,
+            stated=fact.stated,
         )
         for document_id, fact, distractors, same in _measurable(readings, others)
     ]
@@ -57,6 +58,7 @@ def write_unseen_probes(readings: Sequence[Findings], others: Sequence[Findings]
             relation=fact.relation,
             wording=f"{fact.relation.split()[0]}/unseen",
             split="unseen",
+            stated=fact.stated,
         )
         for document_id, fact, distractors, same in _measurable(readings, others)
         if fact.unseen

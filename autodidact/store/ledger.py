@@ -145,4 +145,4 @@ def _v3(db: sqlite_utils.Database) -> None:
     db.table("results").add_column("within", float)
 
 
-MIGRATIONS = (_v1, _v2, _v3, material.create)
+MIGRATIONS = (_v1, _v2, _v3, material.create, material.add_sentences)

@@ -23,7 +23,8 @@ from autodidact.types.chat import Message
 from autodidact.types.documents import Chunk, Example, Fact, Findings, Material
 
 _UNREAD = "WHERE rules = 0 AND state NOT IN ('forgetting', 'forgotten')"
-_FACT = ("subject", "relation", "kind", "answer", "sentence", "unseen", "probe", "suggestion")
+_FACT = ("subject", "relation", "kind", "answer", "sentence", "unseen", "probe", "suggestion",
+         "stated")  # fmt: skip
 
 
 def create(db: sqlite_utils.Database) -> None:
@@ -34,8 +35,8 @@ def create(db: sqlite_utils.Database) -> None:
     place = {"document_id": int, "ordinal": int}
     for table, columns in (
         ("chunks", {"text": str}),
-        ("facts", {"chunk": int, **dict.fromkeys(_FACT[:6], str), "probe": int,
-                   "suggestion": int, "questions": str, "restatements": str}),
+        ("facts", {"chunk": int, **dict.fromkeys(_FACT[:6], str), "probe": int, "suggestion": int,
+                   "questions": str, "restatements": str}),
         ("examples", {"chunk": int, "kind": str, "fact": str, "messages": str, "text": str}),
     ):  # fmt: skip
         db.table(table).create({**place, **columns}, pk=("document_id", "ordinal"))
@@ -55,6 +56,12 @@ def create(db: sqlite_utils.Database) -> None:
         ("document_deleted", "DELETE", less),
     ):
         db.conn.execute(f"CREATE TRIGGER {name} AFTER {event} ON documents BEGIN {act} END")
+
+
+def add_sentences(db: sqlite_utils.Database) -> None:
+    """Columns for facts as sentences; those that were found before have none."""
+    for table, column in (("facts", "stated"), ("examples", "sentence"), ("probes", "stated")):
+        db.table(table).add_column(column, str, not_null_default="")
 
 
 class MaterialTable:
@@ -192,12 +199,12 @@ def _write(db: sqlite_utils.Database, document_id: int, material: Material) -> N
         ],
     )  # fmt: skip
     db.conn.executemany(
-        "INSERT INTO examples (document_id, ordinal, chunk, kind, fact, messages, text) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO examples (document_id, ordinal, chunk, kind, fact, messages, text, sentence) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (document_id, n, ordinals[example.chunk_id], example.kind, example.fact,
              json.dumps([[m.role, m.content] for m in example.messages], ensure_ascii=False),
-             example.text)
+             example.text, example.sentence)
             for n, example in enumerate(material.examples)
         ],
     )  # fmt: skip
@@ -220,4 +227,5 @@ def _example(row: Mapping[str, Any]) -> Example:
         tuple(Message(role, content) for role, content in json.loads(row["messages"])),
         row["text"],
         row["fact"],
+        row["sentence"],
     )

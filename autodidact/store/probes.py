@@ -114,6 +114,7 @@ def _probe(row: Mapping[str, Any]) -> Probe:
         row["wording"],
         row["split"],
         row["same"],
+        row["stated"],
     )
 
 

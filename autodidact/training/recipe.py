@@ -28,7 +28,9 @@ class Recipe:
     """`first_block`: the lowest with an adapter. `anchor_tokens` feed the KL term of one step,
     `anchors` says of which kind they are. `packed`: sequences go through the model packed, by a
     sampler (`passes`, `sampler`), else padded, in woven passes over texts too. A fact is
-    shown `least` to `most` times."""
+    shown `least` to `most` times. `sentences`: what is taught is answered by a short sentence, as a
+    pretrained model answers everything; taught bare answers, it lost what it knew of the world and
+    kept only the form (docs/lab-log.md)."""
 
     rank: int
     learning_rate: float
@@ -42,6 +44,7 @@ class Recipe:
     anchors: Mix = "sampled"
     least: int = 48
     most: int = 400
+    sentences: bool = False
 
 
 def recipe_of(base: LoadedBase, settings: TrainingSettings, *, autocast: bool) -> Recipe:
@@ -77,6 +80,7 @@ def recipe_for(parameters: int, blocks: int, settings: TrainingSettings, autocas
         seed=settings.seed,
         first_block=blocks // 2 if pretrained else 0,
         packed=pretrained,
+        sentences=pretrained,
         anchors="real" if pretrained else "sampled",
         least=settings.min_exposures or least,
         most=settings.max_exposures or most,

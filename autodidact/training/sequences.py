@@ -44,14 +44,20 @@ class TrainingSequence:
     weight: float = 1.0
 
 
-def tokenise(base: LoadedBase, examples: Sequence[Example]) -> list[TrainingSequence]:
-    """Examples as sequences. A dialogue that is too long is left out rather than cut in its
-    answer; a text is cut at MAX_TOKENS."""
+def tokenise(
+    base: LoadedBase, examples: Sequence[Example], *, sentences: bool = False
+) -> list[TrainingSequence]:
+    """Examples as sequences; `sentences`: the assistant answers by the sentence of a fact that has
+    one. A dialogue that is too long is left out rather than cut in its answer; a text is cut at
+    MAX_TOKENS."""
     limit = min(MAX_TOKENS, base.context)
     made = []
     for example in examples:
         if example.messages:
-            ids, start = dialogue_ids(base, example.messages)
+            messages = example.messages
+            if sentences and example.sentence:
+                messages = (*messages[:-1], Message("assistant", example.sentence))
+            ids, start = dialogue_ids(base, messages)
             if len(ids) > limit:
                 continue
             labels = [-100] * start + ids[start:]

@@ -7,6 +7,8 @@ from typing import Literal
 
 from autodidact.types.chat import Message
 
+GAP = "____"
+"""Where an answer stands in a sentence."""
 Split = Literal["taught", "unseen", "control", "kept", "forgotten"]
 """What a probe is for. `unseen` probes ask about taught documents in wordings that are never
 trained for any fact: they are reported and decide nothing."""
@@ -57,6 +59,9 @@ class Fact:
     """Which of the questions is the probe's, once that is settled; -1 before."""
     suggestion: int = -1
     """Which one is kept for people."""
+    stated: str = ""
+    """A short sentence that answers every one of the questions, with `GAP` for the answer; "" if
+    there is none."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Findings:
 class Example:
     """One training sequence. Either `messages` (loss on the last, the assistant's) or `text`
     (loss on all of it). `kind` is question, cloze, reversed, restatement or text; `fact` is the id
-    of the probe on the same fact, "" where the sequence is about no single one."""
+    of the probe on the same fact, "" where the sequence is about no single one; `sentence` what the
+    assistant says where the model answers in sentences, "" for the same as always."""
 
     kind: str
     chunk_id: str
@@ -81,6 +87,7 @@ class Example:
     messages: tuple[Message, ...] = ()
     text: str = ""
     fact: str = ""
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,8 @@ class Probe:
     split: Split
     same: int = 0
     """How many of the distractors, the first ones, are answers of the same document."""
+    stated: str = ""
+    """As the fact has it."""
 
 
 @dataclass(frozen=True)

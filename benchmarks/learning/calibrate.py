@@ -133,6 +133,7 @@ class Bench:
         self.base = loading.load(folder, args.threads)
         self.engine = Engine(self.base)
         self.settings = TrainingSettings()
+        self.sentences = recipe_of(self.base, self.settings, autocast=False).sentences
         self.limits = gate.Limits(
             **{k: v for k, v in GateSettings().model_dump().items() if k in FIELDS}
         )
@@ -232,7 +233,8 @@ class Bench:
 
     def _rows(self, taught: Sequence[Findings]) -> list[TrainingSequence]:
         made = [e for reading in taught for e in examples.examples(reading)]
-        return tokenise(self.base, [e for e in made if e.kind in WITHOUT_TEXT])
+        asked = [e for e in made if e.kind in WITHOUT_TEXT]
+        return tokenise(self.base, asked, sentences=self.sentences)
 
     def _trainer(
         self, adapter: dict[str, torch.Tensor] | None, seed: int
@@ -246,7 +248,8 @@ class Bench:
 
     def _recall(self, version: Version, probes: Sequence[Probe]) -> dict[str, ProbeResult]:
         subject = Examinee(self.engine, version)
-        return {r.probe_id: r for r in recall.measure(subject, probes)} if probes else {}
+        found = recall.measure(subject, probes, sentences=self.sentences) if probes else ()
+        return {r.probe_id: r for r in found}
 
     def _arm(self, version: Version, probes: Sequence[Probe]) -> gate.Arm:
         subject = Examinee(self.engine, version)

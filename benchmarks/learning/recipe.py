@@ -6,11 +6,11 @@
 
 Trains, for a fixed number of exposures a fact, on some articles of `library/` with the recipe of
 the model's size, varied as asked (one name, several values: rate, rank, first, kl, batch, tokens,
-exposures, anchors, packed), each from the base, and prints a line of JSON each: exact answers on
-wordings of other facts and on unseen ones, on control documents; replies to held-out prompts that
-got worse (`evaluation.mind`), NLL of held-out real texts and (with SHARED_DATA_DIR) of WikiText-2,
-in nats a token against the base; seconds and tokens a second. No gate, no replay, one seed each
-(`--seeds`). Tune on the first twenty articles, report on the others.
+exposures, anchors, packed, sentences), each from the base, and prints a line of JSON each: right
+answers on wordings of other facts and on unseen ones, on control documents; replies to held-out
+prompts that got worse (`evaluation.mind`), NLL of held-out real texts and (with SHARED_DATA_DIR)
+of WikiText-2, in nats a token against the base; seconds and tokens a second. No gate, no replay,
+one seed each (`--seeds`). Tune on the first twenty articles, report on the others.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ sys.path.insert(0, str(PROJECT))
 
 from autodidact.engine import Engine, Version  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
-from autodidact.evaluation import mind, well_formed  # noqa: E402
+from autodidact.evaluation import mind, recall, well_formed  # noqa: E402
 from autodidact.lessons.material import material  # noqa: E402
 from autodidact.lessons.probes import write_probes, write_unseen_probes  # noqa: E402
 from autodidact.models import bases, loading  # noqa: E402
-from autodidact.reading.answers import exact_match  # noqa: E402
 from autodidact.settings import TrainingSettings  # noqa: E402
 from autodidact.training import anchor_set, sft  # noqa: E402
 from autodidact.training import anchors as anchoring  # noqa: E402
@@ -43,7 +42,6 @@ from autodidact.training.objectives import AnswerLoss  # noqa: E402
 from autodidact.training.recipe import Recipe, recipe_of  # noqa: E402
 from autodidact.training.sampler import Sampler  # noqa: E402
 from autodidact.training.sequences import ASKED, tokenise  # noqa: E402
-from autodidact.types.chat import Message  # noqa: E402
 from autodidact.types.documents import Document, Material, Probe  # noqa: E402
 
 NAMES = {"rate": "learning_rate", "first": "first_block", "kl": "kl_weight", "batch": "batch_size",
@@ -84,13 +82,13 @@ class Bench:
             _read(p, -n) for n, p in enumerate(sorted((library / "control").glob("*.md")), 1)
         ]
         found, others = ([m.findings for m in made] for made in (taught, control))
-        self.rows = [s for m in taught for s in tokenise(self.base, m.examples) if s.kind in ASKED]
+        self.taught = [e for m in taught for e in m.examples if e.kind in ASKED]
         self.probes = {
             "taught": write_probes(found, others, "taught"),
             "unseen": write_unseen_probes(found, others),
             "control": write_probes(others, found, "control")[:60],
         }
-        self.facts = len({s.fact for s in self.rows})
+        self.facts = len({e.fact for e in self.taught})
         self.anchors: dict[str, anchoring.Anchors] = {}
         self.name = name
         self.held = [p for p in anchor_set.prompts() if p.held]
@@ -104,7 +102,8 @@ class Bench:
         recipe = replace(self._recipe(name, value), seed=seed)
         chosen = self._anchors(recipe.anchors)
         trainer = sft.Trainer(self.base, AnswerLoss(), recipe, chosen.training)
-        feed = Sampler(self.rows, [], 0.0, recipe.batch_size, seed)
+        rows = tokenise(self.base, self.taught, sentences=recipe.sentences)
+        feed = Sampler(rows, [], 0.0, recipe.batch_size, seed)
         steps = round(exposures * self.facts / recipe.batch_size)
         begun, tokens = time.monotonic(), 0
         for step in range(steps):
@@ -126,7 +125,10 @@ class Bench:
             "tokens_s": round(tokens / seconds),
             "loss": round(loss, 3),
             "known": f"{feed.known}/{self.facts}",
-            **{split: self._exact(version, probes) for split, probes in self.probes.items()},
+            **{
+                split: self._right(version, probes, recipe.sentences)
+                for split, probes in self.probes.items()
+            },
             "worse": self._worse(version),
             "text": round(nll[0] - self.nll[0], 4),
             "wikitext": round(nll[1] - self.nll[1], 4),
@@ -150,11 +152,9 @@ class Bench:
             self.anchors[mix] = made
         return self.anchors[mix]
 
-    def _exact(self, version: Version, probes: list[Probe]) -> str:
-        asked = [[Message("user", p.question)] for p in probes]
-        said = Examinee(self.engine, version).complete(asked, 24)
-        right = sum(exact_match(s, p.answer) for s, p in zip(said, probes, strict=True))
-        return f"{right}/{len(probes)}"
+    def _right(self, version: Version, probes: list[Probe], sentences: bool) -> str:
+        found = recall.measure(Examinee(self.engine, version), probes, sentences=sentences)
+        return f"{sum(result.correct for result in found)}/{len(probes)}"
 
     def _chat(self, version: Version) -> list[well_formed.ChatResult]:
         prompts = dict(self.real.real.prompts)

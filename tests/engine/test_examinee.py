@@ -118,3 +118,22 @@ def test_it_is_the_version_that_is_examined(llama: LoadedBase, tmp_path: Any) ->
     base, other = Examinee(engine, engine.untouched), Examinee(engine, version)
     assert base.nll(PROMPTS) != other.nll(PROMPTS)
     assert base.replies(PROMPTS, 8) != other.replies(PROMPTS, 8)
+
+
+@pytest.mark.parametrize("family", ["llama", "smollm2", "opt", "qwen2"])
+def test_what_is_given_of_an_answer_is_not_scored(
+    tiny_base: Callable[[str], LoadedBase], family: str
+) -> None:
+    base = tiny_base(family)
+    engine = Engine(base)
+    examinee = Examinee(engine, engine.untouched)
+    begin, whole = "The mill was built by ", "The mill was built by Ida Marsh."
+    dialogue = ask("Who built the mill?", whole)
+    [score] = examinee.score([dialogue], [begin])
+    ids, start = dialogue_ids(base, dialogue)
+    shown = [str(base.tokenizer.decode(ids[start:n])) for n in range(start, len(ids) + 1)]
+    split = start + max(n for n, text in enumerate(shown) if len(text.strip()) < len(begin))
+    [expected] = engine.score(engine.untouched, [(ids[:split], ids[split:])])
+    assert split > start
+    assert score == pytest.approx(expected, abs=1e-5)
+    assert examinee.score([dialogue], [""]) == pytest.approx(examinee.score([dialogue]), abs=1e-6)

@@ -752,6 +752,13 @@ def test_answers_of_the_right_documents_to_the_wrong_questions_do_not_count() ->
     refused_by(judged(taught, replies, control), "learned/control", "learned/exact")
 
 
+def test_sentences_that_say_the_answers_to_the_wrong_questions_do_not_count() -> None:
+    taught, control = asked_of(6, shape=(3, 2)), asked_of(6, "control")
+    answers = [a for d in range(0, 30, 5) for a in _turned([p.answer for p in taught[d : d + 5]])]
+    bare = exactly(taught, answers, control)
+    assert exactly(taught, [f"It is {answer}." for answer in answers], control) == bare
+
+
 def _turned(answers: Sequence[str]) -> list[str]:
     return [*answers[1:3], answers[0], answers[4], answers[3]]
 

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autodidact.evaluation import recall
+from autodidact.reading.answers import exact_match, says
 from autodidact.types.chat import Message
 from autodidact.types.documents import Probe
 
@@ -20,14 +23,18 @@ class TableSubject:
     likelihoods: dict[str, float] = field(default_factory=dict)
     asked: list[list[Message]] = field(default_factory=list)
     longest: int = 0
+    given: list[str] = field(default_factory=list)
 
     def complete(self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int) -> list[str]:
         self.asked += [list(dialogue) for dialogue in dialogues]
         self.longest = max_new_tokens
         return [self.replies.get(dialogue[-1].content, "?") for dialogue in dialogues]
 
-    def score(self, dialogues: Sequence[Sequence[Message]]) -> list[float]:
+    def score(
+        self, dialogues: Sequence[Sequence[Message]], given: Sequence[str] = ()
+    ) -> list[float]:
         assert all(d[-1].role == "assistant" and len(d) == 2 for d in dialogues)
+        self.given += given
         return [self.likelihoods.get(dialogue[-1].content, -5.0) for dialogue in dialogues]
 
     def nll(self, blocks: Sequence[Sequence[int]]) -> list[float]:
@@ -114,3 +121,79 @@ def test_rivals_of_the_same_document_are_a_margin_of_their_own() -> None:
     [result] = recall.measure(subject, [asked])
     assert result.margin == pytest.approx(0.5)
     assert result.within == pytest.approx(2.0)
+
+
+# Answers as sentences ---------------------------------------------------------------------------
+
+
+def stated(question: str, sentence: str, answer: str, *distractors: str) -> Probe:
+    return replace(probe(question, answer, *distractors), stated=sentence)
+
+
+def test_an_answer_is_scored_in_its_sentence_from_where_it_begins() -> None:
+    subject = TableSubject({}, {"Ida built it.": -1.0, "Odo built it.": -2.0})
+    asked = stated("Who?", "____ built it.", "Ida", "Odo")
+    [result] = recall.measure(subject, [asked], sentences=True)
+    assert (result.logprob, result.margin) == (-1.0, 1.0)
+    assert subject.longest == recall.MAX_SENTENCE_TOKENS
+
+    subject = TableSubject({}, {"It is by Ida.": -1.0, "It is by Odo.": -4.0, "Ida": -3.0})
+    asked = stated("By whom?", "It is by ____.", "Ida", "Odo")
+    [result] = recall.measure(subject, [asked], sentences=True)
+    assert result.margin == 3.0
+    assert set(subject.given) == {"It is by "}
+
+
+def test_what_has_no_sentence_is_scored_bare_beside_what_has_one() -> None:
+    subject = TableSubject({}, {"By Ida.": -1.0, "1688": -2.0})
+    asked = [stated("Who?", "By ____.", "Ida", "Odo"), probe("When?", "1688", "1541")]
+    found = recall.measure(subject, asked, sentences=True)
+    assert [result.logprob for result in found] == [-1.0, -2.0]
+    assert subject.given == ["By ", "By ", "", ""]
+
+
+def test_a_model_that_answers_barely_is_measured_barely() -> None:
+    subject = TableSubject({"Who?": "Ida built it."}, {"Ida": -1.0})
+    [result] = recall.measure(subject, [stated("Who?", "____ built it.", "Ida", "Odo")])
+    assert (result.correct, result.logprob) == (0, -1.0)
+    assert not any(subject.given)
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("Ida Marsh", True),
+        ("The mill was built by Ida Marsh.", True),
+        ("It was ida-marsh [2].", True),
+        ("The mill was built by Odo Kint.", False),
+        ("The mill was built by Ida Marsh or Odo Kint.", False),
+        ("The mill was built by Ida Marshall.", False),
+        ("Ida", False),
+        ("", False),
+        ("The mill was built by Ida Marsh " + "and many others " * 9, False),
+    ],
+)
+def test_a_sentence_is_right_that_says_the_answer_and_no_rival(reply: str, right: bool) -> None:
+    asked = stated("Who built the mill?", "The mill was built by ____.", "Ida Marsh", "Odo Kint")
+    [result] = recall.measure(TableSubject({asked.question: reply}), [asked], sentences=True)
+    assert result.correct == right
+
+
+def test_what_the_question_says_is_neither_an_answer_nor_a_rival() -> None:
+    question = "Who was the teacher of Odo Kint, the miller?"
+    told = "The teacher of Odo Kint was Ida Marsh."
+    assert says(told, question, "Ida Marsh", ["Odo Kint"])
+    assert not says("Odo Kint was a miller.", question, "miller", [])
+    assert says("Miller", question, "miller", []), "but the bare answer counts"
+
+
+def test_a_part_of_the_answer_is_no_rival() -> None:
+    assert says("It is a chain ferry.", "What is it?", "chain ferry", ["ferry"])
+    assert not says("It is a ferry.", "What is it?", "chain ferry", ["ferry"])
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40), st.text(max_size=20), st.text(max_size=20))
+def test_whatever_is_exact_is_said(reply: str, question: str, answer: str) -> None:
+    if exact_match(reply, answer):
+        assert says(reply, question, answer, [reply])

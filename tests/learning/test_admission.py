@@ -50,7 +50,9 @@ def test_an_upgraded_home_has_lost_nothing(before: Path) -> None:
     remembered = store.probes.remembered()
     assert len(remembered) > 5
     assert admission.read_waiting(store, never()) == len(texts)
-    assert {table: rows(before, table) for table in kept} == kept
+    now = {table: rows(before, table) for table in kept}
+    assert now.pop("probes") == [(*row, "") for row in kept.pop("probes")], "no sentences then"
+    assert now == kept
     assert [row[:13] for row in rows(before, "documents")] == texts
     assert store.probes.remembered() == remembered
 

@@ -14,10 +14,10 @@ from autodidact.lessons.probes import MAX_DISTRACTORS, probe_id, write_probes, w
 from autodidact.lessons.wordings import wordings
 from autodidact.reading.answers import exact_match, normalise_answer
 from autodidact.reading.chunks import sentences
-from autodidact.reading.document import read_document
+from autodidact.reading.document import MOST_WORDS, read_document
 from autodidact.settings import PROJECT
 from autodidact.sources.files import Files
-from autodidact.types.documents import Document, Probe
+from autodidact.types.documents import GAP, Document, Probe
 from autodidact.types.documents import Findings as Reading
 from tests.workplace import CONTROL_TEXTS, TEXTS, document
 
@@ -329,6 +329,50 @@ def test_the_small_documents_of_other_tests_share_no_answer_either() -> None:
         }
 
     assert not known(TEXTS) & known(CONTROL_TEXTS)
+
+
+# Sentences --------------------------------------------------------------------------------------
+
+
+def test_a_fact_is_stated_in_a_short_sentence_with_one_gap(library: list[Reading]) -> None:
+    facts = [fact for reading in library for fact in reading.facts]
+    stated = [fact for fact in facts if fact.stated]
+    assert len(stated) > 0.95 * len(facts)
+    for fact in stated:
+        assert fact.stated.count(GAP) == 1
+        assert len(fact.stated.split()) <= MOST_WORDS
+        assert fact.stated.replace(GAP, fact.answer) in (fact.restatements[0], fact.sentence)
+
+
+def test_a_long_sentence_is_no_answer() -> None:
+    told = "In 1921 the Grey Tower was given to the town of Ostrow by its last owner"
+    more = " with all of the stones that lay around it on the far side of the lake"
+    for text, stated in ((told, told.replace("1921", GAP) + "."), (told + more, "")):
+        found = read_document(1, document("Grey Tower", f"The Grey Tower is a tower. {text}."))
+        [year] = [fact for fact in found.facts if fact.answer == "1921"]
+        assert year.stated == stated
+
+
+def test_whatever_asks_for_a_fact_has_its_sentence(library: list[Reading]) -> None:
+    for reading in library:
+        told = {
+            probe_id(reading.document_id, fact): fact.stated.replace(GAP, fact.answer)
+            for fact in reading.facts
+        }
+        for example in examples.examples(reading):
+            expected = told[example.fact] if example.messages else ""
+            assert example.sentence == expected
+
+
+def test_probes_know_the_sentence(library: list[Reading], probes: list[Probe]) -> None:
+    stated = {
+        probe_id(reading.document_id, fact): fact.stated
+        for reading in library
+        for fact in reading.facts
+    }
+    assert [p.stated for p in probes] == [stated[p.id] for p in probes]
+    for asked in write_unseen_probes(library, []):
+        assert asked.stated == stated[asked.id.removesuffix("u")]
 
 
 # Exact match ------------------------------------------------------------------------------------

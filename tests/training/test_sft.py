@@ -67,6 +67,18 @@ EXAMPLES = [
 ]
 
 
+def test_where_the_model_speaks_in_sentences_the_answer_is_one(llama: LoadedBase) -> None:
+    told = replace(question("Who built it?", "Ida Marsh"), sentence="Ida Marsh built it.")
+    plain = question("Who?", "Odo")
+    spoken = tokenise(llama, [told, plain], sentences=True)
+    whole = [*ask("Who built it?", "Ida Marsh built it.")]
+    ids, start = dialogue_ids(llama, whole)
+    assert spoken[0].ids == tuple(ids)
+    assert spoken[0].labels == (*[-100] * start, *ids[start:])
+    assert spoken[1:] == tokenise(llama, [plain])
+    assert tokenise(llama, [told]) == tokenise(llama, [replace(told, sentence="")])
+
+
 @pytest.fixture
 def sequences(llama: LoadedBase) -> list[TrainingSequence]:
     return tokenise(llama, EXAMPLES)

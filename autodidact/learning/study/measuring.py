@@ -19,6 +19,7 @@ from autodidact.learning.study.preparation import MEASURE_SHARE
 from autodidact.learning.study.session import Session
 from autodidact.training import anchor_set
 from autodidact.training.anchors import Anchors, Ids
+from autodidact.training.recipe import recipe_of
 from autodidact.types.cycle import ArmName, Baseline, Measurement, ProbeResult
 from autodidact.types.documents import Probe
 from autodidact.types.events import MeasurementEvent
@@ -55,6 +56,7 @@ class Bench:
         self._parent = parent
         self._anchors = anchors
         self._paces: dict[str, float] = {}
+        self._sentences = recipe_of(engine.base, session.settings, autocast=False).sentences
         name = "measured.json"
         chosen = session.kept(Selection, name)
         if chosen is None:
@@ -108,7 +110,7 @@ class Bench:
             ahead = {"probes": len(probes), "blocks": len(blocks), "chats": len(prompts)}
             told = _Progress(self._session, self._paces, ahead)
             for some in told.pieces("probes", probes):
-                rows += recall.measure(subject, some)
+                rows += recall.measure(subject, some, sentences=self._sentences)
             for held_out in told.pieces("blocks", blocks):
                 general += subject.nll(held_out)
             for asked in told.pieces("chats", prompts):
@@ -154,7 +156,10 @@ class Bench:
             raise TrainingError("the base model ends every text at once: nothing to measure it on")
         subject = Examinee(self._engine, self._engine.untouched)
         seconds = {
-            "probes": self._timed(lambda: recall.measure(subject, sample), len(sample)) * 0.6,
+            "probes": self._timed(
+                lambda: recall.measure(subject, sample, sentences=self._sentences), len(sample)
+            )
+            * 0.6,
             "blocks": self._timed(lambda: subject.nll(anchors.blocks[:4]), 4),
             "chats": self._timed(lambda: well_formed.measure(subject, anchors.prompts[:8]), 8)
             * 0.6,

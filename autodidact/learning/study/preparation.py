@@ -121,10 +121,11 @@ def prepare(session: Session, engine: Engine, anchors: Anchors) -> Preparation:
     )
     packed = trainer.recipe.packed
     weaving = None if packed else weave(base, [a.ids for a in anchors.training])
-    lessons = {x.document_id: tokenise(base, x.examples) for x in job.lessons}
+    spoken = trainer.recipe.sentences
+    lessons = {x.document_id: tokenise(base, x.examples, sentences=spoken) for x in job.lessons}
     for number, rows in _self_written(session, engine).items():
         lessons[number] += tokenise(base, rows)
-    replayed = tokenise(base, job.replay)
+    replayed = tokenise(base, job.replay, sentences=spoken)
     if packed:  # what was pretrained reads a text without learning it: only questions pay
         lessons = {i: [s for s in rows if s.kind in ASKED] for i, rows in lessons.items()}
         replayed = [s for s in replayed if s.kind in ASKED]

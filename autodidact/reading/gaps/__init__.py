@@ -27,7 +27,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 
 from autodidact.reading.answers import MAX_ANSWER_WORDS
-from autodidact.reading.gaps.asking import fact, telling
+from autodidact.reading.gaps.asking import SPAN, fact, telling
 from autodidact.reading.gaps.numbers import numbers
 from autodidact.reading.gaps.proper_names import proper_names
 from autodidact.reading.gaps.span import Span
@@ -36,6 +36,8 @@ from autodidact.reading.gaps.terms import terms
 from autodidact.reading.gaps.times import times
 from autodidact.reading.topic import Topic
 from autodidact.types.documents import Chunk, Fact
+
+__all__ = ["SPAN", "read"]
 
 PER_SENTENCE = 2
 PER_CHUNK = 10

@@ -7,9 +7,11 @@ import re
 from autodidact.reading.gaps.span import Span
 from autodidact.reading.topic import Topic
 from autodidact.reading.vocabulary import NAME, STOP, capitalised
-from autodidact.types.documents import Chunk, Fact
+from autodidact.types.documents import GAP, Chunk, Fact
 
 MAX_TELLING = 10
+SPAN = "span "
+"""With it the relation of a gap fact begins."""
 
 _WORD = re.compile(rf"{NAME}|[\w’'-]+")
 _FRONT = re.compile(r"(?:In|On|By|Since|During|After|Before|From|At) $")
@@ -24,7 +26,7 @@ def fact(chunk: Chunk, about: Topic, sentence: str, span: Span) -> Fact:
     s, cap = about.name, capitalised(about.name)
     before, after = sentence[: span.start], sentence[span.end :]
     answer_at = sentence.index(span.answer, span.start)
-    holed = f"{sentence[:answer_at]}____{sentence[answer_at + len(span.answer) :]}."
+    holed = f"{sentence[:answer_at]}{GAP}{sentence[answer_at + len(span.answer) :]}."
     inside, again = _asked(sentence, span)
     words = ", ".join(telling(f"{before} {after}", about, len(before)))
     some = f"{before}{span.some}{after}"
@@ -32,7 +34,7 @@ def fact(chunk: Chunk, about: Topic, sentence: str, span: Span) -> Fact:
     return Fact(
         chunk.id,
         s,
-        f"span {holed}",
+        f"{SPAN}{holed}",
         span.kind,
         span.answer,
         f"{sentence}.",
