@@ -44,7 +44,7 @@ from transformers import DynamicCache  # noqa: E402
 from autodidact.errors import SettingError  # noqa: E402
 from autodidact.models import loading  # noqa: E402
 from autodidact.models.loading import LoadedBase  # noqa: E402
-from benchmarks.first_checkpoint import random_135m  # noqa: E402
+from benchmarks.load.shapes import random_135m  # noqa: E402
 
 STARTER = PROJECT / "models" / "starter"
 FORMATS = tuple(product(("float32", "bfloat16"), ("none", "int8", "int4")))

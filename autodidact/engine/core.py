@@ -27,6 +27,9 @@ from autodidact.models.loading import LoadedBase, fork
 
 BATCH_TOKENS = 4096
 """Tokens of one batched forward pass (prompts and padding together)."""
+LOGIT_BYTES = 200_000_000
+"""Of the logits of one scored batch on a CPU, in float32; twice that is held for a moment. A
+vocabulary of fifty thousand makes 800 MB of `BATCH_TOKENS`, more than the model takes."""
 SHARED_TOKENS = 8
 """A prompt of at least this many tokens is computed once for all its continuations."""
 _CANARY = ("The", "What is the name of the town?")
@@ -185,7 +188,7 @@ class Engine:
         whole = [
             len(p) + len(shared[p]) * (max(len(pairs[i][1]) for i in shared[p])) for p in prompts
         ]
-        for some in self._by_length(whole):
+        for some in self._by_length(whole, self._scored_tokens):
             members = [i for row in some for i in shared[prompts[row]]]
             owners = [k for k, row in enumerate(some) for _ in shared[prompts[row]]]
             values = self._score_shared(
@@ -194,7 +197,8 @@ class Engine:
             for i, value in zip(members, values, strict=True):
                 scores[i] = value
         alone = [i for p, g in groups.items() if p not in shared for i in g]
-        for rows in self._by_length([len(pairs[i][0]) + len(pairs[i][1]) for i in alone]):
+        lengths = [len(pairs[i][0]) + len(pairs[i][1]) for i in alone]
+        for rows in self._by_length(lengths, self._scored_tokens):
             batch = [pairs[alone[row]] for row in rows]
             for row, value in zip(rows, self._score(version, batch), strict=True):
                 scores[alone[row]] = value
@@ -275,12 +279,21 @@ class Engine:
             values.append(float(token_logp))
         return values
 
+    @property
+    def _scored_tokens(self) -> int:
+        """Of one batch."""
+        if self.base.device.type != "cpu":
+            return BATCH_TOKENS
+        vocabulary = int(self.base.model.get_output_embeddings().weight.shape[0])
+        return min(BATCH_TOKENS, LOGIT_BYTES // (4 * vocabulary))
+
     @staticmethod
-    def _by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Row numbers in batches of like length, BATCH_TOKENS at most with padding."""
+    def _by_length(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[int]]:
+        """Row numbers in batches of like length, so many tokens at most with padding; a row that is
+        longer is a batch of its own."""
         rows: list[int] = []
         for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-            if rows and (len(rows) + 1) * lengths[row] > BATCH_TOKENS:
+            if rows and (len(rows) + 1) * lengths[row] > most:
                 yield rows
                 rows = []
             rows.append(row)

@@ -33,10 +33,30 @@ def make(shape: str, folder: Path) -> Path:
         return folder
     if shape == "starter":
         return endless(STARTER, folder)
-    from benchmarks.first_checkpoint import random_135m
-
     with tempfile.TemporaryDirectory() as plain:
         return endless(random_135m(Path(plain)), folder)
+
+
+def random_135m(folder: Path) -> Path:
+    """SmolLM2-135M's shape with random weights and the starter's tokenizer padded to its size.
+
+    No pad token in the configuration: its embedding would begin as zeros, and thirty norms of a
+    zero vector make gradients overflow, as in no trained model.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192,
+        rms_norm_eps=1e-5, rope_theta=100000.0, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(STARTER / name, folder)
+    return folder
 
 
 def endless(source: Path, folder: Path) -> Path:
