@@ -2,15 +2,18 @@
 
     python benchmarks/library_recall.py --cycles 2                     the default settings
     python benchmarks/library_recall.py --cycles 10 --documents 4 --cycle-minutes 2
+    python benchmarks/library_recall.py --cycles 5 --model auto --at-the-end --no-chat
 
 Runs `web_learner.py --once` that many times in one home folder (it can be continued: --home), and
 after each cycle asks the newest version, through the engine that serves, every probe that was
 frozen: on documents taught so far (also with the passages that the chat would find) and on control
-documents that never are. Prints a row a cycle:
-exact match taught and control with 95 % Wilson intervals, NLL a token of the base's own held-out
-text and (with SHARED_DATA_DIR) of WikiText-2's validation text. At the end it starts the server and
-asks every probe over POST /chat at the default sampling with 5 seeds, and once more greedily in
-conversations of four questions, by turn.
+documents that never are. Prints a row a cycle: right answers, taught and control, with 95 % Wilson
+intervals, NLL a token of the base's own held-out text and (with SHARED_DATA_DIR) of WikiText-2's
+validation text. With `--at-the-end` it measures less, and once: every taught probe by the version
+that was the first to know it and by the newest, what is kept of those that were right, wordings
+never seen, control documents, both texts. At the end it starts the server and asks every probe over
+POST /chat at the default sampling with 5 seeds, and once more greedily in conversations of four
+questions, by turn.
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(PROJECT / "models" / "starter"))
     parser.add_argument("--port", type=int, default=8124)
     parser.add_argument("--kl-weight", type=float)
+    parser.add_argument("--at-the-end", action="store_true", help="measure once, see above")
     parser.add_argument("--no-chat", action="store_true", help="skip the part over POST /chat")
     args = parser.parse_args()
     home = args.home or Path(tempfile.mkdtemp(prefix="autodidact-recall-"))
@@ -84,8 +88,14 @@ def main() -> None:
             [sys.executable, str(PROJECT / "web_learner.py"), "--once", "--plain"],
             env=environment, check=True, cwd=PROJECT,
         )  # fmt: skip
-        rows.append({**measure(home, args.model), "cycle_s": round(time.monotonic() - begun)})
+        seconds = round(time.monotonic() - begun)
+        if args.at_the_end:
+            print(json.dumps({"cycle_s": seconds}), flush=True)
+            continue
+        rows.append({**measure(home, args.model), "cycle_s": seconds})
         print(json.dumps(rows[-1]), flush=True)
+    if args.at_the_end:
+        print(json.dumps(kept(home, args.model)), flush=True)
     if not args.no_chat:
         rows.append(chat(home, environment, args.port))
         print(json.dumps(rows[-1], indent=1), flush=True)
@@ -127,6 +137,61 @@ def measure(home: Path, model_name: str) -> dict[str, Any]:
             by_kind[probe.kind].append(result.correct)
     row["by_kind"] = {kind: share(right) for kind, right in sorted(by_kind.items())}
     return row
+
+
+def kept(home: Path, model_name: str) -> dict[str, Any]:
+    """What the newest version still knows of what was right when it was taught."""
+    found = bases.resolve(model_name, "", home, lambda line: None)
+    engine = Engine(loading.load(found.path, 2))
+    sentences = recipe_of(engine.base, TrainingSettings(), autocast=False).sentences
+
+    def right(number: int, asked: Sequence[Probe]) -> dict[str, int]:
+        files = checkpoints.verify(home, number, found.sha256)
+        subject = Examinee(engine, engine.load(number, files.config, files.weights))
+        results = recall.measure(subject, asked, sentences=sentences)
+        return {result.probe_id: result.correct for result in results}
+
+    store = LearnerStore(home / "learner.db", readonly=True)
+    learned = store.documents.in_state("learned")
+    every = store.probes.of([document.id for document in learned])
+    versions = {
+        checkpoints.read(home, number).manifest["cycle"]: number
+        for number in checkpoints.versions(home)
+    }
+    then: dict[str, int] = {}
+    for number in sorted({document.cycle for document in learned}):
+        mine = {document.id for document in learned if document.cycle == number}
+        taught = [p for p in every if p.split == "taught" and p.document_id in mine]
+        then |= right(versions[number], taught)
+    store.close()
+    newest = checkpoints.current(home)
+    now = right(newest, [*every, *(p for p in probes(home) if p.split == "control")])
+    subject = Examinee(engine, engine.untouched)
+    base = {"general": general(home, subject), "wikitext": wikitext(engine, subject)}
+    files = checkpoints.verify(home, newest, found.sha256)
+    subject = Examinee(engine, engine.load(newest, files.config, files.weights))
+    after = {"general": general(home, subject), "wikitext": wikitext(engine, subject)}
+    splits = {split: [i for i in now if split == _split(i, every)] for split in _SPLITS}
+    return {
+        "documents": len(learned),
+        "when taught": share([then[i] for i in then]),
+        **{split: share([now[i] for i in ids]) for split, ids in splits.items()},
+        "kept of what was right": share([now[i] for i, known in then.items() if known]),
+        "base": base,
+        "now": after,
+        "rise_pct": {name: _pct(base[name], after[name]) for name in base},
+    }
+
+
+_SPLITS = ("taught", "unseen", "control")
+
+
+def _split(probe_id: str, learned: Sequence[Probe]) -> str:
+    return next((p.split for p in learned if p.id == probe_id), "control")
+
+
+def _pct(before: float | None, after: float | None) -> float | None:
+    return round(100 * (after / before - 1), 2) if before and after else None
 
 
 def with_passages(home: Path, examinee: Examinee, asked: Sequence[Probe]) -> str:

@@ -29,7 +29,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from autodidact.engine import Engine, Version  # noqa: E402
+from autodidact.engine import Engine  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import mind, recall, well_formed  # noqa: E402
 from autodidact.lessons.material import material  # noqa: E402
@@ -51,28 +51,35 @@ WIKITEXT_BLOCKS, BLOCK_TOKENS = 40, 256
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "recipe-home")
-    parser.add_argument("--articles", default="0:10", help="from:to, in the order of their names")
-    parser.add_argument("--exposures", type=float, default=16)
+    common(parser)
     parser.add_argument("--vary", default="", help="name=value,value")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--anchor-minutes", type=float, default=5.0)
-    parser.add_argument("--list", action="store_true", help="print each prompt answered worse")
     args = parser.parse_args()
-    found = bases.resolve(args.model, "", args.home, print)
-    bench = Bench(args, found.path, found.name)
+    bench = Bench(args)
     name, _, values = args.vary.partition("=")
     for value in values.split(",") if name else [""]:
         for seed in range(args.seeds):
             print(json.dumps(bench.run(name, value, seed)), flush=True)
 
 
+def common(parser: argparse.ArgumentParser) -> None:
+    """What `Bench` asks of the command line."""
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "recipe-home")
+    parser.add_argument("--articles", default="0:10", help="from:to, in the order of their names")
+    parser.add_argument("--exposures", type=float, default=16)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--anchor-minutes", type=float, default=5.0)
+    parser.add_argument("--list", action="store_true", help="print each prompt answered worse")
+
+
 class Bench:
-    def __init__(self, args: argparse.Namespace, path: Path, name: str) -> None:
-        self.args = args
-        self.engine = Engine(loading.load(path, args.threads))
+    """A base, some articles, and what is measured of a model that was taught them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        found_base = bases.resolve(args.model, "", args.home, print)
+        self.args, self.path, self.name = args, found_base.path, found_base.name
+        self.engine = Engine(loading.load(self.path, args.threads))
         self.base = self.engine.base
         print(self.base.description, flush=True)
         first, last = map(int, args.articles.split(":"))
@@ -82,6 +89,10 @@ class Bench:
             _read(p, -n) for n, p in enumerate(sorted((library / "control").glob("*.md")), 1)
         ]
         found, others = ([m.findings for m in made] for made in (taught, control))
+        self.texts = [
+            f"{m.findings.title}\n\n" + "\n\n".join(chunk.text for chunk in m.findings.chunks)
+            for m in taught
+        ]
         self.taught = [e for m in taught for e in m.examples if e.kind in ASKED]
         self.probes = {
             "taught": write_probes(found, others, "taught"),
@@ -90,12 +101,12 @@ class Bench:
         }
         self.facts = len({e.fact for e in self.taught})
         self.anchors: dict[str, anchoring.Anchors] = {}
-        self.name = name
         self.held = [p for p in anchor_set.prompts() if p.held]
         self.wikitext = self._wikitext()
         self.real = self._anchors("real")
-        self.before = self._chat(self.engine.untouched)
-        self.nll = self._nll(self.engine.untouched)
+        base = Examinee(self.engine, self.engine.untouched)
+        self.before = self._chat(base)
+        self.nll = self._nll(base)
 
     def run(self, name: str, value: str, seed: int) -> dict[str, Any]:
         exposures = float(value) if name == "exposures" else self.args.exposures
@@ -104,7 +115,7 @@ class Bench:
         trainer = sft.Trainer(self.base, AnswerLoss(), recipe, chosen.training)
         rows = tokenise(self.base, self.taught, sentences=recipe.sentences)
         feed = Sampler(rows, [], 0.0, recipe.batch_size, seed)
-        steps = round(exposures * self.facts / recipe.batch_size)
+        steps = self.steps(exposures, recipe)
         begun, tokens = time.monotonic(), 0
         for step in range(steps):
             batch = feed.next()
@@ -115,7 +126,6 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             trainer.export(Path(folder), "base")
             version = self.engine.load_folder(1, Path(folder))
-        nll = self._nll(version)
         return {
             name or "recipe": value or "as it is",
             "seed": seed,
@@ -125,11 +135,21 @@ class Bench:
             "tokens_s": round(tokens / seconds),
             "loss": round(loss, 3),
             "known": f"{feed.known}/{self.facts}",
+            **self.figures(Examinee(self.engine, version), sentences=recipe.sentences),
+        }
+
+    def steps(self, exposures: float, recipe: Recipe) -> int:
+        return round(exposures * self.facts / recipe.batch_size)
+
+    def figures(self, subject: Examinee, *, sentences: bool) -> dict[str, Any]:
+        """What a model that was taught knows, and what it lost."""
+        nll = self._nll(subject)
+        return {
             **{
-                split: self._right(version, probes, recipe.sentences)
+                split: self._right(subject, probes, sentences)
                 for split, probes in self.probes.items()
             },
-            "worse": self._worse(version),
+            "worse": self._worse(subject),
             "text": round(nll[0] - self.nll[0], 4),
             "wikitext": round(nll[1] - self.nll[1], 4),
             "wikitext_pct": round(100 * (nll[1] / self.nll[1] - 1), 2) if self.nll[1] else None,
@@ -152,19 +172,17 @@ class Bench:
             self.anchors[mix] = made
         return self.anchors[mix]
 
-    def _right(self, version: Version, probes: list[Probe], sentences: bool) -> str:
-        found = recall.measure(Examinee(self.engine, version), probes, sentences=sentences)
+    def _right(self, subject: Examinee, probes: list[Probe], sentences: bool) -> str:
+        found = recall.measure(subject, probes, sentences=sentences)
         return f"{sum(result.correct for result in found)}/{len(probes)}"
 
-    def _chat(self, version: Version) -> list[well_formed.ChatResult]:
+    def _chat(self, subject: Examinee) -> list[well_formed.ChatResult]:
         prompts = dict(self.real.real.prompts)
-        return well_formed.measure(
-            Examinee(self.engine, version), [prompts[p.id] for p in self.held]
-        )
+        return well_formed.measure(subject, [prompts[p.id] for p in self.held])
 
-    def _worse(self, version: Version) -> str:
+    def _worse(self, subject: Examinee) -> str:
         taught = mind.telling([p.answer for p in self.probes["taught"]])
-        after, count = self._chat(version), 0
+        after, count = self._chat(subject), 0
         for prompt, was, now in zip(self.held, self.before, after, strict=True):
             reason = mind.worsening(
                 prompt.prompt, prompt.expect, prompt.group, was.reply, now.reply, taught
@@ -174,8 +192,7 @@ class Bench:
                 print(f"  {prompt.prompt!r}: {was.reply!r} -> {now.reply!r}: {reason}")
         return f"{count}/{len(self.held)}"
 
-    def _nll(self, version: Version) -> tuple[float, float]:
-        subject = Examinee(self.engine, version)
+    def _nll(self, subject: Examinee) -> tuple[float, float]:
         parts = [subject.nll(blocks) for blocks in (self.real.real.blocks, self.wikitext)]
         return fmean(parts[0]), fmean(parts[1]) if parts[1] else 0.0
 
