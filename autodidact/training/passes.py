@@ -284,15 +284,19 @@ def _shallow(module: Any) -> Any:
 
 
 def _agree(base: LoadedBase, fast: PackedPasses, plain: PaddedPasses) -> bool:
-    """Whether both ways give the same logits, on two questions and a text."""
+    """Whether both ways give the same logits, on two questions and a text: those of the model with
+    its adapter (one that goes on says something else than the base) and those of the base."""
     asked = ("Who keeps the mill?", "Since when has there been a bridge over the river?")
     rows = [prompt_ids(base, [Message("user", question)]) for question in asked]
     text = base.tokenizer("The mill stands by the river.", add_special_tokens=False).input_ids
     rows.append([base.start_id, *text])
     wanted = [[len(row) - 2, len(row) - 1] for row in rows]
     limit = TOLERANCE.get(base.model.dtype, TOLERANCE[torch.bfloat16])
-    for way in (_values(fast.logits), fast.teacher):
-        right = plain.teacher(rows, wanted)
+    for way, plainly in (
+        (_values(fast.logits), _values(plain.logits)),
+        (fast.teacher, plain.teacher),
+    ):
+        right = plainly(rows, wanted)
         if not ((way(rows, wanted) - right).abs().max() <= limit * right.abs().max()):
             return False
     return True

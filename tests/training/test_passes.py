@@ -63,6 +63,22 @@ def rows(base: LoadedBase) -> list[TrainingSequence]:
 
 
 @pytest.mark.parametrize("family", ["llama", "smollm2", "qwen2"])
+def test_an_adapter_that_goes_on_is_packed_too(
+    tiny_base: Callable[[str], LoadedBase], family: str
+) -> None:
+    """From the second cycle on the adapter says something else than the base. Compared with the
+    base's, its logits were taken for wrong, and every later cycle went the slow way."""
+    base = tiny_base(family)
+    made = trainer(base, packed=True)
+    prompt = prompt_ids(base, [Message("user", "Who?")])
+    wanted = [[len(prompt) - 1]]
+    says, was = made.passes.logits([prompt], wanted), made.passes.teacher([prompt], wanted)
+    apart = (says - was).abs().max() / was.abs().max()
+    assert apart > 5 * passes.TOLERANCE[torch.float32], "it does say something else"
+    assert isinstance(passes_for(base, made.model, 1, packed=True), PackedPasses)
+
+
+@pytest.mark.parametrize("family", ["llama", "smollm2", "qwen2"])
 @pytest.mark.parametrize("first_block", [0, 1])
 def test_steps_are_equal_to_those_of_the_plain_way(
     tiny_base: Callable[[str], LoadedBase], family: str, first_block: int

@@ -51,7 +51,7 @@ def fit(
     forms: float,
     offered: Sequence[int],
     a_pass: Callable[[Sequence[int], float], int],
-    share: float,
+    share_of: Callable[[Sequence[int]], float],
     step_s: float,
     train_s: float,
 ) -> Plan:
@@ -59,15 +59,17 @@ def fit(
     at least one. Nothing `offered` means that all of the store is relearned. A pass shows a fact
     `forms` times.
 
-    `a_pass(documents, share)` counts the steps of one pass with that share of replay, 0 where there
-    is nothing to replay. New facts are shown at most the recipe's `most` times: the time that this
-    leaves goes to replay, up to nine tenths, and only then is a cycle shorter than it might be.
+    `a_pass(documents, share)` counts the steps of one pass with that share of replay, and
+    `share_of(documents)` says what it is to be beside these, 0 where there is nothing to replay.
+    New facts are shown at most the recipe's `most` times: the time that this leaves goes to replay,
+    up to nine tenths, and only then is a cycle shorter than it might be.
     """
     possible = max(MIN_STEPS, int(train_s / step_s))
     least, most = recipe.least / forms, recipe.most / forms
     taken = list(offered)
-    while len(taken) > 1 and possible / a_pass(taken, share) < least:
+    while len(taken) > 1 and possible / a_pass(taken, share_of(taken)) < least:
         taken.pop()
+    share = share_of(taken)
     if share and possible > most * a_pass(taken, share):
         alone = a_pass(taken, 0.0)
         share = max(share, min(MOST_REPLAY, 1 - most * alone / possible))

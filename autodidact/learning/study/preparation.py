@@ -218,19 +218,25 @@ def _plan(
             return math.ceil(len(rows_of(documents)) / (1 - share) / size)
         return len(one_pass(rows_of(documents), replayed, share, size, 0, weaving))
 
-    share = settings.replay_share if replayed else 0.0
+    most = settings.replay_share if replayed else 0.0
+    known = len({s.fact for s in replayed})
+
+    def share_of(documents: Sequence[int]) -> float:
+        if not recipe.packed:
+            return most
+        return replay_share(len({s.fact for s in rows_of(documents)}), known, most)
+
     if recipe.packed:
-        share = replay_share(facts, len({s.fact for s in replayed}), share)
-        trial = batches(Sampler(everything, replayed, share, size, 0))
+        trial = batches(Sampler(everything, replayed, share_of(list(lessons)), size, 0))
     else:
-        trial = endless_batches(everything, replayed, share, size, 0, weaving)
+        trial = endless_batches(everything, replayed, most, size, 0, weaving)
     step_s = sft.seconds_per_step(trainer, trial, before_step=session.waiting)
     train_s = session.left_s * (1 - MEASURE_SHARE)
     if job.kind == "forget":
         relearned = planning.relearning_s(recipe, forms, a_pass([], 0.0), step_s)
         train_s = max(train_s, relearned)
     offered = [i for i in lessons if lessons[i]]
-    plan = planning.fit(recipe, forms, offered, a_pass, share, step_s, train_s)
+    plan = planning.fit(recipe, forms, offered, a_pass, share_of, step_s, train_s)
     if job.steps:
         plan = replace(plan, steps=job.steps, most_steps=job.steps)
     plan = replace(plan, autocast=trainer.recipe.autocast)

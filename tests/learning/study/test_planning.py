@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autodidact.learning.study import planning as plans
 from autodidact.settings import TrainingSettings
 from autodidact.training.recipe import recipe_for
+from autodidact.training.sampler import replay_share
 from autodidact.types.cycle import Plan
 from autodidact.types.documents import Probe, Split
 
@@ -34,7 +35,9 @@ def fit(
 ) -> Plan:
     offered = list(range(1, documents + 1))
     recipe = recipe_for(8_000_000, 8, TrainingSettings(**limits), autocast=False)
-    return plans.fit(recipe, plans.FORMS_A_PASS, offered, passes(7), share, step_s, train_s)
+    return plans.fit(
+        recipe, plans.FORMS_A_PASS, offered, passes(7), lambda taken: share, step_s, train_s
+    )
 
 
 def exposures(plan: Plan) -> float:
@@ -68,6 +71,20 @@ def test_the_first_cycle_has_nothing_to_replay_however_much_time_is_left() -> No
     made = fit(0.001, share=0.0)
     assert made.replay == 0.0
     assert made.steps == made.most_steps < 60_000
+
+
+def test_replay_is_shared_out_among_what_is_taken_not_what_is_offered() -> None:
+    """Twenty documents wait and a few fit: beside those the known facts weigh more."""
+    recipe = recipe_for(135_000_000, 30, TrainingSettings(), autocast=False)
+
+    def share_of(taken: Sequence[int]) -> float:
+        return replay_share(7 * len(taken), 70, 0.6)
+
+    offered = list(range(20))
+    made = plans.fit(recipe, 6.0, offered, passes(5), share_of, 1.0, 60.0)
+    assert 1 <= len(made.documents) < 10
+    assert made.replay == share_of(made.documents) > share_of(offered)
+    assert made.steps / made.steps_a_pass >= recipe.least / 6.0
 
 
 def test_time_that_new_facts_do_not_need_goes_to_replay() -> None:
@@ -119,7 +136,9 @@ def test_whatever_the_machine_the_plan_keeps_its_promises(
     offered = list(range(documents))
     share = least if old and offered else 0.0
     a_pass = passes(alone, old)
-    made = plans.fit(recipe, plans.FORMS_A_PASS, offered, a_pass, share, step_s, train_s)
+    made = plans.fit(
+        recipe, plans.FORMS_A_PASS, offered, a_pass, lambda taken: share, step_s, train_s
+    )
     taken = made.documents
     possible = max(plans.MIN_STEPS, int(train_s / step_s))
     assert list(taken) == offered[: len(taken)]
@@ -246,5 +265,5 @@ def test_relearning_a_store_takes_the_time_that_its_size_asks_for() -> None:
     recipe = recipe_for(8_000_000, 8, TrainingSettings(), autocast=False)
     small, large = (plans.relearning_s(recipe, 7, steps, 0.5) for steps in (4, 40))
     assert large == pytest.approx(10 * small)
-    made = plans.fit(recipe, 7, [], passes(4), 0.0, 0.5, large)
+    made = plans.fit(recipe, 7, [], passes(4), lambda taken: 0.0, 0.5, large)
     assert made.steps * 7 / 40 == pytest.approx(plans.RELEARN * recipe.least, rel=0.02)
