@@ -58,7 +58,6 @@ the same in all arms.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -66,8 +65,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from autodidact.evaluation import statistics
+from autodidact.evaluation.evidence import FEWEST_WITHIN, by_lot, without_the_best
 from autodidact.evaluation.statistics import Interval
-from autodidact.reading.answers import normalise_answer, stands, uncited
 from autodidact.types.cycle import (
     CHANCE,
     ChatFigures,
@@ -84,7 +83,6 @@ from autodidact.types.cycle import (
 from autodidact.types.documents import Probe
 
 FEWEST_KEPT = 20
-FEWEST_WITHIN = 12
 FEWEST_CHATS = 100
 NOTHING_BEFORE: Mapping[str, float] = MappingProxyType({})
 
@@ -269,7 +267,8 @@ def _exact(
         [p for p in group if not parent.probes[p.id].correct] for group in (asked, controls)
     )
     k, control = (sum(bool(candidate.probes[p.id].correct) for p in g) for g in (new, other))
-    p = max(_by_lot(new, candidate), _without_the_best(new, control, len(other), candidate))
+    results = candidate.probes
+    p = max(by_lot(new, results), without_the_best(new, control, len(other), results))
     limit = 1 - limits.learned_level
     text = (
         f"{k} of {len(new)} newly exact ({_documents(len({p.document_id for p in new}))}), "
@@ -287,62 +286,6 @@ def _exact(
         "learned", "exact", p <= limit, _plain(found), None, None, limit, _plain(before),
         _plain(now), len(new), "share", text, p,
     )  # fmt: skip
-
-
-def _by_lot(probes: Sequence[Probe], candidate: Arm) -> float:
-    """p-value of so many exact answers if it knows at most which answers belong to a document.
-
-    Where several of one kind were asked of one document, its own replies are dealt to these
-    questions by lot. A question without such neighbours is guessed, one of its rivals in the
-    document, and never with more than ½. Where enough have neighbours, they alone must show it:
-    of the others the right answer may be the only one that the document has. Their p counts half,
-    which leaves them the whole level: twelve may be six pairs, whose p is 1/64 at the least.
-    """
-    groups: dict[tuple[int, str], list[Probe]] = defaultdict(list)
-    for probe in probes:
-        groups[probe.document_id, probe.kind].append(probe)
-    neighbours = [group for group in groups.values() if len(group) > 1]
-    p = _p_by_lot(list(groups.values()), candidate)
-    if sum(map(len, neighbours)) >= FEWEST_WITHIN:
-        p = max(p, _p_by_lot(neighbours, candidate) / 2)
-    return p
-
-
-def _p_by_lot(groups: Sequence[Sequence[Probe]], candidate: Arm) -> float:
-    return statistics.at_least(
-        sum(bool(candidate.probes[p.id].correct) for group in groups for p in group),
-        [_right_by_lot(group, candidate) for group in groups],
-    )
-
-
-def _right_by_lot(group: Sequence[Probe], candidate: Arm) -> list[float]:
-    """Probabilities of 0, 1, 2, … exact answers, if nothing is known of which is which."""
-    if len(group) == 1:
-        chance = 1 / (1 + max(1, group[0].same))
-        return [1 - chance, chance]
-    answers = [normalise_answer(uncited(p.answer)) for p in group]
-    replies = []
-    for answer, found in zip(answers, (candidate.probes[p.id] for p in group), strict=True):
-        said = normalise_answer(uncited(found.reply))
-        named = [answer] if found.correct else [other for other in answers if stands(other, said)]
-        replies.append(max(named, key=len, default=said))
-    return statistics.dealt(replies, answers)
-
-
-def _without_the_best(
-    probes: Sequence[Probe], control: int, controls: int, candidate: Arm
-) -> float:
-    """Fisher's p against controls, without the document that would make it smallest: what
-    a single one shows may be the luck of that document. 1 where nothing is left to compare."""
-    asked = Counter(p.document_id for p in probes)
-    exact = Counter(p.document_id for p in probes if candidate.probes[p.id].correct)
-    return max(
-        (
-            statistics.fisher(exact.total() - exact[d], asked.total() - asked[d], control, controls)
-            for d in asked
-        ),
-        default=1.0,
-    )
 
 
 def _general(

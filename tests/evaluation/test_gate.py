@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autodidact.evaluation import gate
+from autodidact.evaluation.evidence import FEWEST_WITHIN
 from autodidact.evaluation.gate import Arm, Limits
 from autodidact.types.cycle import ChatFigures, Count, ProbeResult, Reason, RuleResult, Verdict
 from autodidact.types.documents import Probe
@@ -635,7 +636,7 @@ def test_knowing_which_answers_belong_to_a_document_is_not_knowing_the_answer(
 
 
 def test_too_few_rivals_of_the_same_document_decide_nothing() -> None:
-    names = [f"d{n}-a" for n in range(1, gate.FEWEST_WITHIN)]
+    names = [f"d{n}-a" for n in range(1, FEWEST_WITHIN)]
     rises = {n: 1.0 + 0.1 * (i % 3) for i, n in enumerate(names)}
     probes, before, after = with_rivals(rises, dict.fromkeys(names, -3.0))
     verdict = gate.decide(probes, Arm({}, BLOCKS, CHATS), before, after, LIMITS)
