@@ -34,11 +34,13 @@ def train(
     follow: Follow,
     stop: threading.Event | None = None,
     before_step: Callable[[], None] = lambda: None,
+    clock_s: Callable[[], float] = time.monotonic,
 ) -> tuple[Clock, bool]:
     """Train to the end, or until `stop` is set; True at the end.
 
     The state is saved in the folder `resume` every 20 seconds and when stopped. What `before_step`
-    takes counts for no step; where it is asked to stop meanwhile, the step is not done.
+    takes counts for no step; where it is asked to stop meanwhile, the step is not done. Steps are
+    timed by `clock_s`, the seconds that count.
     """
     clock, state = trainer.restore(resume)
     clock = replace(clock, steps=clock.steps or pace.steps, began_at=clock.began_at or time.time())
@@ -52,11 +54,11 @@ def train(
                 trainer.save(resume, clock, feed.state())
             return clock, False
         first = pace.early(clock)
-        begun = time.monotonic()
+        begun = clock_s()
         batch = feed.next(early=first)
         loss = trainer.step(batch, done)
         feed.heard(batch, trainer.right)
-        recent.append(time.monotonic() - begun)
+        recent.append(clock_s() - begun)
         clock = clock.after(loss, recent[-1], early=first)
         clock = replace(clock, steps=pace.corrected(clock, recent))
         follow(clock, recent)

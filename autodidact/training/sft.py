@@ -149,7 +149,7 @@ class Trainer(Generic[Row]):
         fresh.mkdir(parents=True)
         save_file(tensors, fresh / TENSORS)
         state = _SavedState(clock, self._divergence.state(), feed)
-        (fresh / "part").write_text(wire.to_json(state))
+        (fresh / "part").write_text(wire.to_json(state), "utf-8")
         os.rename(fresh / "part", fresh / STATE)  # it stands: the folder is whole
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(fresh, folder)
@@ -202,21 +202,26 @@ def schedule(fraction: float) -> float:
     return max(0.0, (1 - fraction) / (1 - WARM_UP))
 
 
+LEAST_STEP_S = 1e-4
+"""A clock that stands still for the chat must not make steps free."""
+
+
 def seconds_per_step(
     trainer: Trainer[Row],
     stream: Iterator[Sequence[Row]],
     steps: int = 6,
     before_step: Callable[[], None] = lambda: None,
+    clock_s: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Mean time of a step, tried at learning rate zero, so that nothing is learned. The first step,
-    which warms up caches, is not counted."""
+    """Mean seconds of a step by `clock_s`, tried at learning rate zero, so that nothing is learned.
+    The first step, which warms up caches, is not counted."""
     times = []
     for _ in range(steps + 1):
         before_step()
-        begun = time.perf_counter()
+        begun = clock_s()
         trainer.step(next(stream), 1.0)
-        times.append(time.perf_counter() - begun)
-    return sum(times[1:]) / steps
+        times.append(clock_s() - begun)
+    return max(sum(times[1:]) / steps, LEAST_STEP_S)
 
 
 def _fresh(folder: Path) -> Path:

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from autodidact.engine import Engine, Version
+from autodidact.engine import Engine, Version, core
 from autodidact.models.loading import LoadedBase, fork
 from autodidact.models.prompts import prompt_ids
 from tests.tiny_models import FAMILIES
@@ -126,6 +127,33 @@ def test_batches_hold_no_more_tokens_than_allowed() -> None:
         longest = max(lengths[row] for row in rows)
         assert len(rows) == 1 or len(rows) * longest <= 4096
     assert list(Engine._by_length([])) == []
+
+
+def test_the_logits_of_a_scored_batch_are_bounded_and_change_nothing(
+    tiny_base: Callable[[str], LoadedBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(tiny_base("llama"))
+    pairs = [([3, 4] * (1 + i % 7), [10 + i, 11]) for i in range(40)]
+    together = engine.score(engine.untouched, pairs)
+    vocabulary = engine.base.model.get_output_embeddings().weight.shape[0]
+    most = 20
+    monkeypatch.setattr(core, "LOGIT_BYTES", most * 4 * vocabulary)
+    sizes: list[int] = []
+    score, shared = engine._score, engine._score_shared
+
+    def scored(version: Version, some: Any) -> list[float]:
+        sizes.append(len(some) * max(len(p) + len(c) for p, c in some))
+        return score(version, some)
+
+    def scored_shared(version: Version, asked: Any, owners: Any, some: Any) -> list[float]:
+        sizes.append(len(some) * max(map(len, some)))
+        return shared(version, asked, owners, some)
+
+    monkeypatch.setattr(engine, "_score", scored)
+    monkeypatch.setattr(engine, "_score_shared", scored_shared)
+    assert engine.score(engine.untouched, pairs) == pytest.approx(together, abs=1e-4)
+    assert len(sizes) > 1
+    assert max(sizes) <= most
 
 
 def test_completions_are_greedy_unless_a_temperature_is_given(llama_engine: Engine) -> None:

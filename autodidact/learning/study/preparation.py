@@ -99,7 +99,7 @@ def anchors(session: Session, engine: Engine) -> Anchors:
 def _anchors_in(path: Path) -> Anchors | None:
     """What a file holds; None without one that makes sense."""
     try:
-        found = anchoring.read(json.loads(path.read_text()))
+        found = anchoring.read(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError):
         return None
     return found if found.training else None
@@ -230,7 +230,9 @@ def _plan(
         trial = batches(Sampler(everything, replayed, share_of(list(lessons)), size, 0))
     else:
         trial = endless_batches(everything, replayed, most, size, 0, weaving)
-    step_s = sft.seconds_per_step(trainer, trial, before_step=session.waiting)
+    step_s = sft.seconds_per_step(
+        trainer, trial, before_step=session.waiting, clock_s=session.worked_s
+    )
     train_s = session.left_s * (1 - MEASURE_SHARE)
     if job.kind == "forget":
         relearned = planning.relearning_s(recipe, forms, a_pass([], 0.0), step_s)

@@ -6,7 +6,8 @@ processor to itself within one of those. Three bounds keep a constant chat from 
 - after `MOST_WAIT_S` at a stretch the one step or pass is done anyway, at the lowest priority;
 - in all it waits as long as a cycle at most, or as long as it has worked where that is longer: a
   cycle takes at most about twice its time;
-- what it waits is no time of the cycle: whatever fits into the cycle is timed by `worked_s`.
+- what it waits is no time of the cycle, nor what a reply took from a step that it fell into:
+  whatever fits into the cycle is timed by `worked_s`.
 
 Nothing grows while it waits. Held are the model, the adapter and its optimiser, and within a reply
 or a score that the engine is at, the keys and values of that one batch (`engine.core`).
@@ -42,19 +43,32 @@ class Waiting:
         self._patience_s = patience_s
         self._stop = stop or threading.Event()
         self._tell = tell
-        self._begun = time.monotonic()
-        self.waited_s = 0.0
+        self._lock = threading.Lock()
+        self._begun = self._at = time.monotonic()
+        self._waited_s = 0.0
+        self._counts = False
+        """Whether the time since `_at` is waited."""
+        self._waits = False
+
+    @property
+    def waited_s(self) -> float:
+        """The seconds in which it waited, or got nothing done beside a reply."""
+        with self._lock:
+            return self._until(time.monotonic())
 
     @property
     def worked_s(self) -> float:
         """The seconds since the beginning, without those that it waited."""
-        return time.monotonic() - self._begun - self.waited_s
+        with self._lock:
+            now = time.monotonic()
+            return now - self._begun - self._until(now)
 
     def __call__(self) -> None:
-        left_s = max(self._patience_s, self.worked_s) - self.waited_s
+        left_s = self._left_s()
         if left_s <= 0 or not self._replying():
             return
         begun, told = time.monotonic(), False
+        self._turn(counts=True, waits=True)
         while not self._stop.wait(LOOK_S):
             waited_s = time.monotonic() - begun
             if waited_s >= min(left_s, MOST_WAIT_S) or not self._replying():
@@ -62,6 +76,37 @@ class Waiting:
             if waited_s >= SAY_AFTER_S and not told:
                 self._tell(WaitEvent(True))
                 told = True
-        self.waited_s += time.monotonic() - begun
+        self._turn(counts=False, waits=False)
         if told:
             self._tell(WaitEvent(False))
+
+    def follow(self) -> None:
+        """Look by itself from now on."""
+        threading.Thread(target=self._looks, daemon=True).start()
+
+    def look(self) -> None:
+        """A reply that begins within a step has the processor, too: at the lowest priority the step
+        gets next to nothing done until it ends, and that time is no time of the cycle either.
+        From one look to the next it counts as it was at the first."""
+        starved = self._left_s() > 0 and self._replying()
+        with self._lock:
+            waits = self._waits
+        if not waits:
+            self._turn(counts=starved, waits=False)
+
+    def _looks(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            self.look()
+
+    def _left_s(self) -> float:
+        """Of its patience."""
+        return max(self._patience_s, self.worked_s) - self.waited_s
+
+    def _turn(self, *, counts: bool, waits: bool) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._waited_s, self._at = self._until(now), now
+            self._counts, self._waits = counts, waits
+
+    def _until(self, now: float) -> float:
+        return self._waited_s + (now - self._at if self._counts else 0.0)

@@ -118,3 +118,59 @@ def test_asked_to_stop_it_waits_no_longer(time: Time) -> None:
     wait()
     assert 103 <= time.now <= 103 + 3 * LOOK_S
     assert told == [WaitEvent(True), WaitEvent(False)]
+
+
+def test_what_a_reply_takes_from_a_step_that_it_falls_into_is_given_back(time: Time) -> None:
+    """A step of 2 s of work, into which a reply of 3 s falls: 5 s by the wall."""
+    replying = lambda: 101 <= time.now < 104  # noqa: E731
+    wait = Waiting(replying, 300, time)
+    wait()
+    while time.now < 105:
+        wait.look()
+        time.work(LOOK_S)
+    assert wait.worked_s == pytest.approx(2, abs=2 * LOOK_S)
+    assert wait.waited_s == pytest.approx(3, abs=2 * LOOK_S)
+
+
+def test_a_look_while_it_waits_counts_nothing_twice(time: Time) -> None:
+    wait = Waiting(until(time, 107), 300, time)
+    slow, time.wait = time.wait, lambda timeout=None: bool(wait.look() or slow(timeout))  # type: ignore[method-assign]
+    wait()
+    assert wait.waited_s == pytest.approx(7, abs=2 * LOOK_S)
+    assert wait.worked_s == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("step_s", [0.5, 9.0])
+def test_its_patience_ends_however_it_is_spent(time: Time, step_s: float) -> None:
+    """At constant chatting, steps that get nothing done are waits as well, and end."""
+    wait = Waiting(lambda: True, 300, time)
+    while wait.worked_s < 300:
+        wait()
+        for _ in range(int(step_s / LOOK_S)):
+            wait.look()
+            time.work(LOOK_S)
+    assert time.now - 100 == pytest.approx(600, abs=step_s + 1)
+
+
+def test_the_time_that_counts_never_goes_back(time: Time) -> None:
+    wait = Waiting(lambda: int(time.now * 7) % 3 == 0, 300, time)
+    worked = [wait.worked_s]
+    for n in range(400):
+        if n % 3:
+            wait.look()
+        time.work(0.03 * (n % 5))
+        worked.append(wait.worked_s)
+    assert worked == sorted(worked)
+
+
+def test_it_looks_by_itself() -> None:
+    stop, looked = threading.Event(), threading.Event()
+
+    def replying() -> bool:
+        looked.set()
+        return True
+
+    wait = Waiting(replying, 300, stop)
+    wait.follow()
+    assert looked.wait(10)
+    stop.set()
