@@ -9,6 +9,7 @@ also during one long pass of a slow machine.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from autodidact.errors import ResourceError, StoreBusy
 from autodidact.store.ledger import LearnerStore
 from autodidact.types.events import (
     DoneEvent,
@@ -101,6 +103,7 @@ class Reporter:
         self._phase_ends: float | None = None
         self._cycle_ends: float | None = None
         self._written = 0.0
+        self._silent = False
         self._logged = 0.0
         self._wait_logged = -LOG_WAITS_EVERY_S
         self._ended = threading.Event()
@@ -242,7 +245,15 @@ class Reporter:
         now = time.monotonic()
         if force or now - self._written > STATUS_EVERY_S:
             self._written = now
-            self._store.status.write(self._timed())
+            try:
+                self._store.status.write(self._timed())
+            except (ResourceError, StoreBusy, sqlite3.Error) as error:
+                # Nobody's work ends because it cannot be told: there will be room again.
+                if not self._silent:
+                    log.warning("the status cannot be written: %s", error)
+                self._silent = True
+            else:
+                self._silent = False
 
 
 def _clock(seconds: float) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import sqlite_utils
 
-from autodidact.store.connection import Connections
+from autodidact.store.connection import SERVER_PATIENCE_MS, Connections
 from autodidact.types.documents import Passage
 
 Finish = Literal["open", "stop", "length", "time", "stopped", "failed"]
@@ -115,7 +115,7 @@ MIGRATIONS = (_v1, _v2, _v3)
 
 class ChatStore:
     def __init__(self, path: Path) -> None:
-        self._db = Connections(path, MIGRATIONS)
+        self._db = Connections(path, MIGRATIONS, patience_ms=SERVER_PATIENCE_MS)
         with self._db.write() as db:
             db.conn.execute("UPDATE messages SET finish = 'failed' WHERE finish = 'open'")
             _wipe(db)

@@ -14,25 +14,47 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlite_utils
 
-from autodidact.errors import AutodidactError, ResourceError, StoreOutdated
+from autodidact.errors import AutodidactError, ResourceError, StoreBusy, StoreOutdated
 
 Migration = Callable[[sqlite_utils.Database], None]
 BUSY_TIMEOUT_MS = 10_000
+SERVER_PATIENCE_MS = 1_000
+"""Somebody waits for the page: better to say that it is busy."""
 _WAL_SAFE = (3, 51, 3)
+
+
+_HELD = "another program holds it; try again in a moment"
+
+
+def explained(error: sqlite3.Error, path: Path | str) -> AutodidactError | None:
+    """What an error of SQLite means for who sees it; None for a fault of ours."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return ResourceError(f"{path}: the disk is full")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(f"{path}: {_HELD}")
+    return None
 
 
 class Connections:
     """One connection per thread to one file; `write()` is a transaction, `read()` a connection."""
 
     def __init__(
-        self, path: Path, migrations: Sequence[Migration], *, readonly: bool = False
+        self,
+        path: Path,
+        migrations: Sequence[Migration],
+        *,
+        readonly: bool = False,
+        patience_ms: int = BUSY_TIMEOUT_MS,
     ) -> None:
+        """`patience_ms`: how long another program's lock is waited for."""
         self.path = path
+        self._patience_ms = patience_ms
         self.readonly = readonly
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
@@ -52,23 +74,34 @@ class Connections:
 
     @contextmanager
     def write(self) -> Iterator[sqlite_utils.Database]:
-        """A transaction: committed at the end of the block, rolled back on any exception."""
+        """A transaction: committed at the end of the block, rolled back on any exception.
+
+        Raises ResourceError where the disk is full, and StoreBusy where another program holds the
+        file, or threads of ours wait for one that does.
+        """
         if self.readonly:
             raise AssertionError(f"{self.path.name} was opened for reading")
         db = self.read()
+        if not self._write_lock.acquire(timeout=2 * self._patience_ms / 1000):
+            raise StoreBusy(f"{self.path}: {_HELD}")
         try:
-            with self._write_lock:
-                db.conn.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                except BaseException:
-                    db.conn.execute("ROLLBACK")
-                    raise
+            db.conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
                 db.conn.execute("COMMIT")
+            except BaseException:
+                # On a full disk SQLite has mostly rolled back by itself: a ROLLBACK would then be
+                # the error that is seen.
+                if db.conn.in_transaction:
+                    with suppress(sqlite3.Error):
+                        db.conn.execute("ROLLBACK")
+                raise
         except sqlite3.OperationalError as error:
-            if "full" in str(error):
-                raise ResourceError(f"{self.path}: the disk is full") from error
+            if told := explained(error, self.path):
+                raise told from error
             raise
+        finally:
+            self._write_lock.release()
 
     def close(self) -> None:
         with self._lock:
@@ -82,7 +115,7 @@ class Connections:
             raise FileNotFoundError(self.path)
         try:
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            connection.execute(f"PRAGMA busy_timeout={self._patience_ms:d}")
             connection.execute("PRAGMA foreign_keys=ON")
             if self.readonly:
                 connection.execute("PRAGMA query_only=ON")
@@ -93,6 +126,8 @@ class Connections:
                 connection.execute("PRAGMA journal_mode=DELETE")
                 connection.execute("PRAGMA synchronous=FULL")
         except sqlite3.DatabaseError as error:
+            if told := explained(error, self.path):
+                raise told from None
             raise AutodidactError(
                 f"{self.path}: cannot be opened as a database ({error}); move it away to start anew"
             ) from None

@@ -18,7 +18,7 @@ from pathlib import Path
 import sqlite_utils
 
 from autodidact.store import material, scrub
-from autodidact.store.connection import Connections
+from autodidact.store.connection import BUSY_TIMEOUT_MS, SERVER_PATIENCE_MS, Connections
 from autodidact.store.cycles import CycleTable
 from autodidact.store.documents import DocumentTable
 from autodidact.store.material import MaterialTable
@@ -31,7 +31,8 @@ class LearnerStore:
     """The ledger. `readonly=True` is for the server and the command line."""
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        self._db = Connections(path, MIGRATIONS, readonly=readonly)
+        patience_ms = SERVER_PATIENCE_MS if readonly else BUSY_TIMEOUT_MS
+        self._db = Connections(path, MIGRATIONS, readonly=readonly, patience_ms=patience_ms)
         self.documents = DocumentTable(self._db)
         self.material = MaterialTable(self._db)
         self.probes = ProbeTable(self._db)

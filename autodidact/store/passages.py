@@ -30,7 +30,7 @@ from pathlib import Path
 import sqlite_utils
 
 from autodidact.errors import AutodidactError
-from autodidact.store.connection import Connections
+from autodidact.store.connection import SERVER_PATIENCE_MS, Connections
 
 TITLE_WEIGHT = 3.0
 MAX_WORDS = 32
@@ -209,7 +209,9 @@ class PassageIndex:
     @contextmanager
     def _reading(self) -> Iterator[sqlite_utils.Database | None]:
         """One moment of the index: a transaction. None when nothing was ever written."""
-        connections = self._writer or Connections(self.path, (), readonly=True)
+        connections = self._writer or Connections(
+            self.path, (), readonly=True, patience_ms=SERVER_PATIENCE_MS
+        )
         try:
             db = connections.read()
             db.conn.execute("BEGIN")

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from starlette.responses import Response
 
 from autodidact.chat.reply import Ask, Reply, begin
-from autodidact.errors import AutodidactError, GeneratorError
+from autodidact.errors import AutodidactError, GeneratorError, StoreBusy
 from autodidact.types.chat import SamplingParams
 from autodidact.web.guard import Strict, read_body
 from autodidact.web.page import citations, words
@@ -257,6 +257,6 @@ def failure(error: Exception) -> dict[str, Any]:
     else:
         message = "an error on the server, which its log tells"
     told: dict[str, Any] = {"kind": kind, "message": message}
-    if isinstance(error, GeneratorError) and error.retry_after_s is not None:
+    if isinstance(error, (GeneratorError, StoreBusy)) and error.retry_after_s is not None:
         told["retry_after_s"] = error.retry_after_s
     return told

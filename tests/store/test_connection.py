@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlite_utils
 
-from autodidact.errors import AutodidactError
+from autodidact.errors import AutodidactError, ResourceError, StoreBusy
 from autodidact.settings import PROJECT
 from autodidact.store.connection import Connections
 from tests.versions import one_line
@@ -236,3 +236,79 @@ def test_one_connection_a_thread(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(sqlite3.ProgrammingError):
         seen[2].conn.execute("SELECT 1")
+
+
+# A full disk, and somebody else's lock -----------------------------------------------------------
+
+
+def fill(store: Connections, pages: int) -> None:
+    """As on a full disk: the file may not grow beyond so many pages."""
+    with store.write() as db:
+        db.conn.execute(f"PRAGMA max_page_count={pages:d}")
+
+
+@pytest.mark.parametrize("where", ["in the block", "at the commit"])
+def test_a_full_disk_is_told_and_everything_goes_on_when_there_is_room(
+    tmp_path: Path, where: str
+) -> None:
+    store = Connections(tmp_path / "x.db", (first,))
+    add(store, "before")
+    fill(store, 1)
+
+    def much() -> None:
+        with store.write() as db:
+            for _ in range(50 if where == "in the block" else 1):
+                db.table("notes").insert({"text": "x" * 5000})
+
+    with pytest.raises(ResourceError, match="the disk is full") as told:
+        much()
+    assert one_line(told.value)
+    assert not store.read().conn.in_transaction
+    assert texts(store) == ["before"]
+    fill(store, 10_000)
+    add(store, "after")
+    assert texts(store) == ["before", "after"]
+
+
+def test_an_error_within_is_not_hidden_by_the_rollback(tmp_path: Path) -> None:
+    store = Connections(tmp_path / "x.db", (first,))
+
+    def fail() -> None:
+        with store.write() as db:
+            db.conn.execute("ROLLBACK")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    add(store, "after")
+    assert texts(store) == ["after"]
+
+
+def test_whoever_holds_the_file_for_long_is_told_of_and_waited_for_no_longer(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.db"
+    store = Connections(path, (first,), patience_ms=100)
+    add(store, "before")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    told: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            add(store, "beside")
+        except AutodidactError as error:
+            told.append(error)
+
+    writers = [threading.Thread(target=write) for _ in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(20)
+    assert [type(error) for error in told] == [StoreBusy] * 6
+    assert "another program holds it" in one_line(told[0])
+    with pytest.raises(StoreBusy):
+        Connections(path, (first,), patience_ms=100)
+    other.execute("ROLLBACK")
+    add(store, "after")
+    assert texts(store) == ["before", "after"]
