@@ -5,10 +5,12 @@
     ├── SourceError            2  a source cannot be read (the cycle goes on with the others)
     │   └── SourceUnreachable  2  … for now; carries no verdict on the source itself
     ├── ModelError             2  the base model cannot be found, fetched or loaded
+    │   ├── BaseUnfit          2  … cannot be taught, whatever is tried
     │   ├── HubUnreachable     2  … because the Hub does not answer and nothing is cached
     │   └── BaseMismatch       2  … because base.json fixes another one
     ├── CheckpointError        3  a checkpoint is damaged, incomplete or not ours
     ├── ResourceError          4  disk or memory is short
+    ├── StoreBusy              1  another program holds a database for long; passes by itself
     ├── StoreOutdated      1  a database waits for the learner to bring it up to date
     ├── LockHeld               5  another learner (or server) works in this folder
     ├── Misfit                 1  what one process wrote for another has not the fields it must
@@ -16,6 +18,7 @@
     └── GeneratorError         1  a reply cannot be made; `status` is the HTTP status it maps to
         ├── UnknownModel       404
         ├── ContextExceeded    400
+        ├── DialogueRefused    400
         ├── NotReady           503 with `retry_after_s`
         ├── Busy               503 with `retry_after_s`
         └── RateExceeded       429 with `retry_after_s`
@@ -49,6 +52,10 @@ class ModelError(AutodidactError):
     exit_code = 2
 
 
+class BaseUnfit(ModelError):
+    """No adapter fits the base: it can be served and not taught."""
+
+
 class HubUnreachable(ModelError):
     """The Hub cannot be reached and the model is not cached."""
 
@@ -63,6 +70,12 @@ class CheckpointError(AutodidactError):
 
 class ResourceError(AutodidactError):
     exit_code = 4
+
+
+class StoreBusy(AutodidactError):
+    """Another program (a backup, say) holds a database. Nothing was written; try again."""
+
+    retry_after_s = 2
 
 
 class StoreOutdated(AutodidactError):
@@ -96,6 +109,20 @@ class UnknownModel(GeneratorError):
 
 
 class ContextExceeded(GeneratorError):
+    """A prompt and its reply do not fit. `context` and `prompt` are in tokens, where they are
+    known."""
+
+    status = 400
+
+    def __init__(self, message: str, context: int | None = None, prompt: int | None = None) -> None:
+        super().__init__(message)
+        self.context = context
+        self.prompt = prompt
+
+
+class DialogueRefused(GeneratorError):
+    """The model's chat template takes no such dialogue (no system turn, say)."""
+
     status = 400
 
 

@@ -393,7 +393,7 @@ $("#form").addEventListener("submit", (event) => {
 
 box.addEventListener("input", saveDraft);
 box.addEventListener("keydown", (event) => {
-  if (event.isComposing) return;
+  if (event.isComposing || event.keyCode === 229) return;  // 229: Safari's Enter that ends it
   if (event.key === "Enter" && !event.shiftKey) {
     event.preventDefault();
     send(box.value);

@@ -171,7 +171,9 @@ def _fitting(
     room = context - len(ids)
     if room < 1 or params.max_new_tokens > room:
         raise ContextExceeded(
-            f"prompt {len(ids)} + max_length {params.max_new_tokens} exceeds {context} tokens"
+            f"prompt {len(ids)} + max_length {params.max_new_tokens} exceeds {context} tokens",
+            context,
+            len(ids),
         )
     handle = _Prompt(version, tuple(ids))
     return AcceptedRequest(name_of(version.number), version.number, len(ids), room, params, handle)

@@ -34,9 +34,18 @@ class TextStream(Iterator[Delta]):
         self.cancel()
 
 
+BEFORE = 16
+"""Tokens of the prompt that the reply's text follows on."""
+
+
 def _deltas(base: LoadedBase, ticket: Ticket) -> Iterator[Delta]:
-    decoder = DecodeStream(skip_special_tokens=True)
     tokenizer = base.tokenizer._tokenizer
+    # What a reply says is what its tokens add to the prompt's text: SentencePiece's decoders take
+    # the first space of a text away, which is the reply's only if nothing stands before it.
+    before = list(ticket.prompt[-BEFORE:])
+    if tokenizer.decode(before).endswith("\ufffd"):  # taken for the beginning of a character
+        before = []
+    decoder = DecodeStream(before, skip_special_tokens=True)
     stops = StopStrings(ticket.params.stop)
     pending = 0
     explained: list[TokenLogprob] = []

@@ -9,8 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from jinja2.exceptions import TemplateError
+
+from autodidact.errors import DialogueRefused
 from autodidact.models.loading import LoadedBase
 from autodidact.types.chat import Message
+
+MOST_WORDS_OF_A_TEMPLATE = 200
+"""Characters of what a template says that are passed on."""
 
 
 def prompt_ids(base: LoadedBase, messages: Sequence[Message]) -> list[int]:
@@ -59,9 +65,13 @@ def _render(base: LoadedBase, messages: Sequence[Message], *, generation: bool) 
     turns = [
         {"role": message.role, "content": neutral(base, message.content)} for message in messages
     ]
-    text = base.tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=generation
-    )
+    try:
+        text = base.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=generation
+        )
+    except TemplateError as error:
+        said = " ".join(str(error).split())[:MOST_WORDS_OF_A_TEMPLATE]
+        raise DialogueRefused(f"the model's chat template refuses this dialogue: {said}") from None
     return list(base.tokenizer(text, add_special_tokens=False).input_ids)
 
 

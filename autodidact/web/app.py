@@ -19,6 +19,7 @@ import hashlib
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -35,14 +36,16 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import Scope
 
 from autodidact import __version__
 from autodidact.chat.retrieval import Library
-from autodidact.errors import AutodidactError, GeneratorError, ResourceError
+from autodidact.errors import AutodidactError, GeneratorError, ResourceError, StoreBusy
 from autodidact.settings import PROJECT, RetrievalSettings, ServerSettings
 from autodidact.store.chat import ChatStore
+from autodidact.store.connection import explained
 from autodidact.types.protocols import Generator
 from autodidact.web import admin, chat, metrics
 from autodidact.web.dashboard import routes as dashboard
@@ -53,8 +56,10 @@ from autodidact.web.metrics import Counting, Metrics
 from autodidact.web.openai import routes as openai
 from autodidact.web.page import citations, words
 from autodidact.web.page import routes as page
+from autodidact.web.proxies import TrustedProxies
 from autodidact.web.site import Site, site_of
 from autodidact.web.sse import EventStream, Shutdown
+from autodidact.web.streaming import VERSION_HEADER
 
 STATIC = PROJECT / "static"
 WORKERS = 4
@@ -97,7 +102,8 @@ def build_app(
         redoc_url=None,
         middleware=[
             Middleware(Counting, metrics=site.metrics),
-            Middleware(Guard),
+            *_between(settings),
+            Middleware(Guard, allowed_origins=settings.allowed_origins),
             Middleware(KnownHosts, allowed_hosts=settings.allowed_hosts),
         ],
     )
@@ -113,10 +119,25 @@ def build_app(
     app.add_api_route("/metrics", tell_metrics, methods=["GET"])
     app.mount("/static", _Static(directory=STATIC))
     app.add_exception_handler(AutodidactError, _told)
+    app.add_exception_handler(sqlite3.Error, _stored)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     return app
+
+
+def _between(settings: ServerSettings) -> Iterator[Middleware]:
+    """For what stands between a browser and this server, where the settings name it."""
+    if settings.trusted_proxies:
+        yield Middleware(TrustedProxies, trusted=settings.trusted_proxies)
+    if settings.allowed_origins:
+        yield Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("Retry-After", VERSION_HEADER),
+        )
 
 
 async def events(request: Request) -> Response:
@@ -297,6 +318,8 @@ async def _told(request: Request, error: Exception) -> Response:
     if isinstance(error, GeneratorError):
         site.places.advise(error)
         status = error.status
+    elif isinstance(error, StoreBusy):
+        status = 503
     elif isinstance(error, ResourceError):
         status = 507
     told = chat.failure(error)
@@ -306,6 +329,13 @@ async def _told(request: Request, error: Exception) -> Response:
     if told["kind"] == "busy":
         told["replies"] = site.active
     return JSONResponse({"detail": told.pop("message"), **told}, status, headers)
+
+
+async def _stored(request: Request, error: Exception) -> Response:
+    """What went wrong in a database while it was read; writing tells by itself."""
+    assert isinstance(error, sqlite3.Error)
+    told = explained(error, "a database of this server")
+    return await (_told(request, told) if told else _failed(request, error))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

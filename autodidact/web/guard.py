@@ -7,7 +7,7 @@ never repeat the input: neither its values nor the names of its unknown fields.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from autodidact.web.openai.errors import PREFIX, error_body
 
 MAX_BODY = 64 * 1024
+ADMIN = "/admin/"
 # What is read and thrown away of a body that is too large, so that its sender gets to the answer.
 _DRAIN = 1024 * 1024
 SECURITY_HEADERS = {
@@ -102,10 +103,12 @@ async def _send_nowhere(message: Message) -> None:
 
 
 class Guard:
-    """ASGI middleware: headers on every response, foreign POSTs refused, bodies bounded."""
+    """ASGI middleware: headers on every response, foreign POSTs refused, bodies bounded.
+    `allowed_origins` may post, but for what administers."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed_origins: Sequence[str] = ()) -> None:
         self.app = app
+        self._allowed = frozenset(origin.lower() for origin in allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,8 +121,12 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers):
-            answer = _refusal(scope, 403, "refused: sent by another site")
+        allowed = () if scope["path"].startswith(ADMIN) else self._allowed
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers, allowed):
+            told = "refused: sent by another site"
+            if scope["path"].startswith(PREFIX):
+                told += "; server.allowed_origins lets one in"
+            answer = _refusal(scope, 403, told)
             await answer(scope, receive, send_guarded)
             return
         body = await _bounded(headers, receive)
@@ -135,8 +142,11 @@ def _refusal(scope: Scope, status: int, message: str) -> JSONResponse:
     return JSONResponse(error_body(status, message) if as_openai else {"detail": message}, status)
 
 
-def _is_foreign(headers: Headers) -> bool:
-    """Whether a browser says that another site (or another port) sent this."""
+def _is_foreign(headers: Headers, allowed: Collection[str]) -> bool:
+    """Whether a browser says that another site (or another port) sent this, and none of `allowed`
+    did."""
+    if headers.get("origin", "").lower() in allowed:
+        return False
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return True
     origin = headers.get("origin")

@@ -35,9 +35,12 @@ class GoingDown(GeneratorError):
     status = 503
 
 
+VERSION_HEADER = "X-Model-Version"
+
+
 def version_header(prepared: AcceptedRequest) -> dict[str, str]:
     """`X-Model-Version`, where who answers has versions."""
-    return {} if prepared.version is None else {"X-Model-Version": str(prepared.version)}
+    return {} if prepared.version is None else {VERSION_HEADER: str(prepared.version)}
 
 
 def take_places(site: Site, count: int) -> None:

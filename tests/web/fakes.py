@@ -94,7 +94,9 @@ class QueueGenerator:
         context = self._status.context or 0
         if prompt + params.max_new_tokens > context:
             raise ContextExceeded(
-                f"prompt {prompt} + max_length {params.max_new_tokens} exceeds {context} tokens"
+                f"prompt {prompt} + max_length {params.max_new_tokens} exceeds {context} tokens",
+                context,
+                prompt,
             )
         params = params if params.seed is not None else replace(params, seed=8141)
         self.asked.append((messages, params, model))
@@ -231,8 +233,9 @@ class LiveServer:
         self.generator = generator
         self.app = build_app(ServerSettings(**settings), home, generator, retrieval)
         self._config = uvicorn.Config(
-            self.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=10
-        )
+            self.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=10,
+            proxy_headers=False,
+        )  # fmt: skip
         self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 

@@ -42,6 +42,24 @@ class BadRequest(Exception):
         self.code = code
 
 
+def too_long(
+    said: str, context: int | None = None, prompt: int | None = None, longest: int | None = None
+) -> str:
+    """In the words by which clients know that a prompt does not fit and ask another model: LiteLLM
+    and LangChain look for them as well as for the code. `said` is the field with the prompt."""
+    if context is None:
+        return f"This model's maximum context length is exceeded. Please reduce the {said}."
+    told = f"This model's maximum context length is {context} tokens. However, "
+    if prompt is None:
+        return f"{told}no room is left for a reply. Please reduce the {said}."
+    if longest is None:
+        return f"{told}your {said} resulted in {prompt} tokens. Please reduce the {said}."
+    return (
+        f"{told}you requested {prompt + longest} tokens ({prompt} in the {said}, {longest} in the "
+        f"completion). Please reduce the length of the {said} or the completion."
+    )
+
+
 def body_of(error: Exception) -> dict[str, Any]:
     """The body for any exception that a request under `/v1` ended with."""
     param = code = None

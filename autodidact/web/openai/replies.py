@@ -48,18 +48,19 @@ class Form(ABC):
     chunk: str
     prefix: str
 
-    def __init__(self, prepared: AcceptedRequest, explained: bool, usage: bool) -> None:
-        """`explained`: with log-probabilities; `usage`: chunks have the field `usage`."""
+    def __init__(self, prepared: Sequence[AcceptedRequest], explained: bool, usage: bool) -> None:
+        """`prepared`: one for each prompt, all of one version. `explained`: with log-probabilities;
+        `usage`: chunks have the field `usage`."""
         self.explained = explained
         self._usage_in_chunks = usage
-        self._prompt_tokens = prepared.prompt_tokens
-        version = prepared.version
+        self._prompt_tokens = [one.prompt_tokens for one in prepared]
+        first, version = prepared[0], prepared[0].version
         self._head = {
             "id": self.prefix + secrets.token_hex(12),
             "created": int(time.time()),
-            "model": prepared.answers,
+            "model": first.answers,
             # A version's number under which nothing else is ever served, 0 for the base.
-            "system_fingerprint": prepared.answers if version is None else f"autodidact@{version}",
+            "system_fingerprint": first.answers if version is None else f"autodidact@{version}",
         }
 
     def reply(self, choices: Sequence[Choice]) -> dict[str, Any]:
@@ -92,10 +93,15 @@ class Form(ABC):
 
     def _usage(self, choices: Sequence[Choice]) -> dict[str, int] | None:
         """None where no one has told how long the prompt is."""
-        told = [choice.usage.prompt_tokens for choice in choices if choice.usage is not None]
-        prompt = self._prompt_tokens if self._prompt_tokens is not None else max(told, default=None)
-        if prompt is None:
-            return None
+        each = len(choices) // len(self._prompt_tokens)
+        prompt = 0
+        for number, known in enumerate(self._prompt_tokens):
+            replies = choices[number * each : (number + 1) * each]
+            told = [choice.usage.prompt_tokens for choice in replies if choice.usage is not None]
+            longest = known if known is not None else max(told, default=None)
+            if longest is None:
+                return None
+            prompt += longest
         completion = sum(choice.tokens for choice in choices)
         return {
             "prompt_tokens": prompt,
@@ -156,10 +162,17 @@ class TextForm(Form):
     prefix = "cmpl-"
 
     def __init__(
-        self, prepared: AcceptedRequest, explained: bool, usage: bool, prompt: str
+        self,
+        prepared: Sequence[AcceptedRequest],
+        explained: bool,
+        usage: bool,
+        prompts: Sequence[str],
+        replies: int,
     ) -> None:
+        """`replies`: to each of the prompts."""
         super().__init__(prepared, explained, usage)
-        self._prompt_chars = len(prompt)
+        self._prompts = prompts
+        self._replies = replies
         self._offsets: dict[int, _Offsets] = {}
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
@@ -183,7 +196,8 @@ class TextForm(Form):
     def _logprobs(self, choice: Choice, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if not self.explained:
             return None
-        offsets = self._offsets.setdefault(choice.index, _Offsets(self._prompt_chars))
+        prompt = self._prompts[choice.index // self._replies]
+        offsets = self._offsets.setdefault(choice.index, _Offsets(len(prompt)))
         return {
             "tokens": [one.token for one in tokens],
             "token_logprobs": [_floored(one.logprob) for one in tokens],

@@ -4,7 +4,9 @@ Field by field as in OpenAI's API reference, plus `top_k`, `min_p` and `repetiti
 vLLM and others take at the top level too. A documented field that cannot be honoured is accepted
 where its value asks for nothing (`tools: []`, `response_format: {"type": "text"}`) and refused
 otherwise. A field that no one documents is refused, as OpenAI does: a misspelt one would else be
-lost in silence. null is the same as leaving a field out.
+lost in silence. null is the same as leaving a field out, of whatever name; and what clients copy
+back from replies of other services, or mark for their caches, is let through where it changes
+nothing of what the model is asked.
 """
 
 from __future__ import annotations
@@ -65,6 +67,10 @@ def _encodable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 
 
+_IN_PARTS = ("annotations", "cache_control", "id")
+"""Taken in a text part, and not shown to the model."""
+
+
 def _said(value: Any) -> Any:
     """The text of a message: a string, or text parts, which are joined by line breaks."""
     if not isinstance(value, list):
@@ -73,7 +79,8 @@ def _said(value: Any) -> Any:
     for part in value:
         if not isinstance(part, dict) or part.get("type") != "text":
             raise PydanticCustomError("unsupported", "only parts of type text can be read")
-        if not isinstance(part.get("text"), str) or not part.keys() <= {"type", "text"}:
+        given = {name for name, value in part.items() if value is not None}
+        if not isinstance(part.get("text"), str) or not given <= {"type", "text", *_IN_PARTS}:
             raise ValueError("a text part is {type, text}")
         texts.append(part["text"])
     return "\n".join(texts)
@@ -87,18 +94,26 @@ def _stops(value: Any) -> Any:
     return tuple(given)
 
 
-def _one(value: Any) -> Any:
-    """A prompt: a string or a list of one."""
-    if isinstance(value, list):
-        if len(value) != 1 or not isinstance(value[0], str):
-            raise PydanticCustomError(
-                "unsupported", "Input should be a string or a list of one string"
-            )
-        return value[0]
-    return value
+def _prompts(value: Any) -> Any:
+    """A string, or a list of them."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise PydanticCustomError("unsupported", "Input should be a string or a list of strings")
+    return tuple(given)
 
 
-class ChatMessage(Strict):
+class _NullsLeftOut(Strict):
+    """Also those of fields that are not known."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {k: v for k, v in given.items() if v is not None or k in cls.model_fields}
+
+
+class ChatMessage(_NullsLeftOut):
     """A message of the dialogue. What a client copies from a reply that it got is accepted."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -106,9 +121,17 @@ class ChatMessage(Strict):
         Text, BeforeValidator(_said, json_schema_input_type=str | list[dict[str, str]])
     ]
     name: Text | None = None
-    """Taken, and not shown to the model."""
+    id: Any = None
+    annotations: Any = None
+    cache_control: Any = None
+    parsed: Any = None
+    provider_specific_fields: Any = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    """These ten are taken, and not shown to the model."""
     refusal: Annotated[Any, Only("")] = None
-    annotations: Annotated[Any, Only([])] = None
     audio: Annotated[Any, Only()] = None
     tool_calls: Annotated[Any, Only([])] = None
     function_call: Annotated[Any, Only()] = None
@@ -117,13 +140,13 @@ class ChatMessage(Strict):
         return Message("system" if self.role == "developer" else self.role, self.content)
 
 
-class StreamOptions(Strict):
+class StreamOptions(_NullsLeftOut):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
     """Taken: padding against eavesdroppers, which is never sent."""
 
 
-class ReplyRequest(Strict):
+class ReplyRequest(_NullsLeftOut):
     """What both bodies share. Defaults of temperature, top-p and top-k are those of `/chat`."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -166,7 +189,8 @@ class ReplyRequest(Strict):
         return self
 
     @property
-    def choices(self) -> int:
+    def replies(self) -> int:
+        """To each prompt."""
         return self.n or 1
 
     @property
@@ -260,11 +284,11 @@ class TextAsked(ReplyRequest):
     likeliest = "logprobs"
 
     prompt: Annotated[
-        str,
-        Field(min_length=1),
-        AfterValidator(_encodable),
-        BeforeValidator(_one, json_schema_input_type=str | list[str]),
+        tuple[Annotated[Text, Field(min_length=1)], ...],
+        Field(min_length=1, max_length=MOST_CHOICES),
+        BeforeValidator(_prompts, json_schema_input_type=str | list[str]),
     ]
+    """Each is gone on with by itself; its replies stand together, in the order of the prompts."""
     logprobs: int | None = Field(None, ge=0, le=5)
     best_of: int | None = None
     echo: Annotated[Any, Only(False)] = None
@@ -272,7 +296,7 @@ class TextAsked(ReplyRequest):
 
     @model_validator(mode="after")
     def _best_of_all(self) -> TextAsked:
-        if self.best_of not in (None, self.choices):
+        if self.best_of not in (None, self.replies):
             raise PydanticCustomError("best_of", "not supported here; leave it out")
         return self
 

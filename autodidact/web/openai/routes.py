@@ -29,7 +29,14 @@ from autodidact.chat.reply import DEFAULT_LENGTH, Generation
 from autodidact.errors import AutodidactError, ContextExceeded, GeneratorError, UnknownModel
 from autodidact.types.chat import AcceptedRequest, Delta, SamplingParams, ServedModel
 from autodidact.types.protocols import ContinuesText, Generator, TellsLogprobs
-from autodidact.web.openai.errors import CONTEXT_EXCEEDED, PREFIX, BadRequest, body_of, status_of
+from autodidact.web.openai.errors import (
+    CONTEXT_EXCEEDED,
+    PREFIX,
+    BadRequest,
+    body_of,
+    status_of,
+    too_long,
+)
 from autodidact.web.openai.replies import ChatForm, Choice, Form, TextForm
 from autodidact.web.openai.requests import (
     DEFAULT_TEXT_TOKENS,
@@ -55,6 +62,8 @@ __all__ = ["PREFIX", "error_response", "router"]
 DONE = format_sse_event(data_str="[DONE]")
 log = logging.getLogger(__name__)
 Deltas = AsyncGenerator[tuple[int, Delta], None]
+Prepare = Callable[[SamplingParams, str | None], AcceptedRequest]
+"""One prompt, to be sampled so by the model of that name."""
 
 
 def error_response(error: Exception) -> JSONResponse:
@@ -95,13 +104,13 @@ async def chat_completions(request: Request) -> Response:
     generator = site_of(request).generator
     messages = [message.message() for message in asked.messages]
 
-    def prepare(params: SamplingParams) -> AcceptedRequest:
-        return generator.prepare(messages, params, asked.model)
+    def prepare(params: SamplingParams, model: str | None) -> AcceptedRequest:
+        return generator.prepare(messages, params, model)
 
-    def form(prepared: AcceptedRequest) -> Form:
+    def form(prepared: Sequence[AcceptedRequest]) -> Form:
         return ChatForm(prepared, asked.explained is not None, asked.usage_wanted)
 
-    return await _answer(request, asked, prepare, form, DEFAULT_LENGTH)
+    return await _answer(request, asked, [prepare], form, DEFAULT_LENGTH)
 
 
 @router.post("/v1/completions", openapi_extra=schema(TextAsked))
@@ -113,13 +122,15 @@ async def completions(request: Request) -> Response:
         message = "the model here does not go on with a text; ask at /v1/chat/completions"
         raise BadRequest(message, code="unsupported")
 
-    def prepare(params: SamplingParams) -> AcceptedRequest:
-        return generator.prepare_text(asked.prompt, params, asked.model)
+    def preparing(prompt: str) -> Prepare:
+        return lambda params, model: generator.prepare_text(prompt, params, model)
 
-    def form(prepared: AcceptedRequest) -> Form:
-        return TextForm(prepared, asked.explained is not None, asked.usage_wanted, asked.prompt)
+    def form(prepared: Sequence[AcceptedRequest]) -> Form:
+        explained, usage = asked.explained is not None, asked.usage_wanted
+        return TextForm(prepared, explained, usage, asked.prompt, asked.replies)
 
-    return await _answer(request, asked, prepare, form, DEFAULT_TEXT_TOKENS)
+    prepares = [preparing(prompt) for prompt in asked.prompt]
+    return await _answer(request, asked, prepares, form, DEFAULT_TEXT_TOKENS)
 
 
 @router.get("/v1/models")
@@ -169,24 +180,31 @@ def _check_logprobs(asked: ReplyRequest, generator: Generator) -> None:
 async def _answer(
     request: Request,
     asked: ReplyRequest,
-    prepare: Callable[[SamplingParams], AcceptedRequest],
-    form_for: Callable[[AcceptedRequest], Form],
+    prepares: Sequence[Prepare],
+    form_for: Callable[[Sequence[AcceptedRequest]], Form],
     default_length: int,
 ) -> Response:
+    """Replies to each prompt, those to the first one first."""
     site = site_of(request)
-    if asked.choices > site.places.limit:
-        raise BadRequest(f"n: this server makes at most {site.places.limit} replies at a time", "n")
+    count, most = asked.replies * len(prepares), site.places.limit
+    if count > most:
+        name = "n" if len(prepares) == 1 else asked.said
+        raise BadRequest(f"{name}: this server makes at most {most} replies at a time", name)
     _check_logprobs(asked, site.generator)
-    take_places(site, asked.choices)
+    take_places(site, count)
     try:
-        prepared = await site.run(lambda: _prepared(asked, prepare))
-        seeded = _seeded(_fitting(asked, prepared, default_length), asked.choices)
+        prepared = await site.run(lambda: _prepared(asked, prepares))
+        seeded = [
+            one
+            for each in prepared
+            for one in _seeded(_fitting(asked, each, default_length), asked.replies)
+        ]
         streams = _streams(site, seeded)
     except BaseException:
-        free_places(site, asked.choices)
+        free_places(site, count)
         raise
-    form, choices = form_for(prepared), [Choice(index) for index in range(asked.choices)]
-    headers = version_header(prepared)
+    form, choices = form_for(prepared), [Choice(index) for index in range(count)]
+    headers = version_header(prepared[0])
     deltas = streams.deltas()
     try:
         if not asked.stream:
@@ -200,14 +218,19 @@ async def _answer(
     return EventStream(frames, headers, closed=streams.stop)
 
 
-def _prepared(
-    asked: ReplyRequest, prepare: Callable[[SamplingParams], AcceptedRequest]
-) -> AcceptedRequest:
-    """With a length of 1, which says how much room there is."""
+def _prepared(asked: ReplyRequest, prepares: Sequence[Prepare]) -> list[AcceptedRequest]:
+    """With a length of 1, which says how much room there is. All on the version of the first,
+    though a new one go live in between."""
+    params, model = asked.params(), asked.model
+    prepared: list[AcceptedRequest] = []
     try:
-        return prepare(asked.params())
-    except ContextExceeded:
-        message = f"{asked.said}: leaves no room for a reply in the context"
+        for prepare in prepares:
+            prepared.append(prepare(params, model))
+            if prepared[0].version is not None:
+                model = prepared[0].answers
+        return prepared
+    except ContextExceeded as error:
+        message = too_long(asked.said, error.context, error.prompt)
         raise BadRequest(message, asked.said, CONTEXT_EXCEEDED) from None
 
 
@@ -219,10 +242,9 @@ def _fitting(
     name, longest = asked.longest
     room = prepared.room if prepared.room is not None else longest or default_length
     if longest is not None and longest > room:
-        message = f"{name} {longest} exceeds the {room} tokens that are left"
-        if (prompt := prepared.prompt_tokens) is not None:
-            message = f"prompt {prompt} + {name} {longest} exceeds {prompt + room} tokens"
-        raise BadRequest(message, name, CONTEXT_EXCEEDED)
+        prompt = prepared.prompt_tokens
+        context = None if prompt is None else prompt + room
+        raise BadRequest(too_long(asked.said, context, prompt, longest), name, CONTEXT_EXCEEDED)
     length = longest or min(default_length, room)
     return replace(prepared, params=replace(prepared.params, max_new_tokens=length))
 

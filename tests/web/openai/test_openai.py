@@ -346,8 +346,9 @@ def test_a_prompt_that_does_not_fit(api: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         api.chat.completions.create(model="autodidact", messages=WHO, max_completion_tokens=1023)
     assert refused.value.code == "context_length_exceeded"
-    assert "prompt 2 + max_completion_tokens 1023 exceeds 1024 tokens" in refused.value.message
-    with pytest.raises(openai.BadRequestError, match="no room for a reply") as refused:
+    assert "This model's maximum context length is 1024 tokens." in refused.value.message
+    assert "you requested 1025 tokens (2 in the messages, 1023" in refused.value.message
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 1024") as refused:
         api.completions.create(model="autodidact", prompt="word " * 2000)
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "prompt")
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from autodidact.errors import UnknownModel
+from autodidact.errors import DialogueRefused, UnknownModel
 from autodidact.types.chat import Delta, TokenLogprob
 from autodidact.web.openai.errors import BadRequest, body_of, error_body, status_of
 from autodidact.web.openai.requests import ChatAsked, TextAsked
@@ -213,12 +213,76 @@ def test_text_parts_are_joined(client: httpx.Client, generator: QueueGenerator) 
         {"prediction": {"type": "content", "content": "x"}, "prompt_cache_key": "k"},
         {"max_tokens": 5, "max_completion_tokens": 5},
         {"audio": None, "web_search_options": None, "function_call": None, "logprobs": None},
+        {"thinking": None, "chat_template_kwargs": None, "whatever": None},
+        {"stream": True, "stream_options": {"include_usage": True, "whatever": None}},
     ],
 )
 def test_fields_that_ask_for_nothing_are_accepted(
     same: httpx.Client, given: dict[str, Any]
 ) -> None:
     assert chat(same, **given).status_code == 200
+
+
+COPIED: list[dict[str, Any]] = [
+    {"reasoning_content": None, "reasoning": None, "refusal": None, "whatever": None},
+    {"reasoning_content": "Let me see.", "provider_specific_fields": {"a": 1}, "id": "msg_1"},
+    {"reasoning_details": [{"type": "x"}], "thinking_blocks": [], "parsed": {"a": 1}},
+    {"annotations": [{"type": "url_citation"}], "cache_control": {"type": "ephemeral"}},
+]
+"""What clients put into a message again that they got from some service."""
+
+
+@pytest.mark.parametrize("copied", COPIED)
+def test_what_clients_copy_back_changes_nothing(
+    client: httpx.Client, generator: QueueGenerator, copied: dict[str, Any]
+) -> None:
+    talk = [*WHO, {"role": "assistant", "content": "Ida."}, {"role": "user", "content": "When?"}]
+    assert chat(client, messages=talk).status_code == 200
+    again = [{**message, **copied} for message in talk]
+    assert chat(client, messages=again).status_code == 200
+    assert generator.asked[0][0] == generator.asked[1][0]
+
+
+def test_marks_on_text_parts_change_nothing(
+    client: httpx.Client, generator: QueueGenerator
+) -> None:
+    part = {"type": "text", "text": "Who?", "cache_control": {"type": "ephemeral"}, "more": None}
+    said = chat(client, messages=[{"role": "user", "content": [part]}])
+    assert said.status_code == 200
+    assert generator.asked[0][0][0].content == "Who?"
+
+
+def test_several_prompts_are_gone_on_with_one_by_one(
+    client: httpx.Client, generator: QueueGenerator
+) -> None:
+    asked = {"prompt": ["one", "two words", "three"], "seed": 5, "max_tokens": 8}
+    whole = client.post(TEXT, json=asked).json()
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    said = [messages[-1].content for messages, _, _ in generator.asked]
+    assert said == asked["prompt"]
+    assert [model for _, _, model in generator.asked] == [None, whole["model"], whole["model"]]
+    alone = [client.post(TEXT, json={**asked, "prompt": one}).json() for one in said]
+    assert [c["text"] for c in whole["choices"]] == [one["choices"][0]["text"] for one in alone]
+    for name, count in whole["usage"].items():
+        assert count == sum(one["usage"][name] for one in alone)
+
+    streamed = frames(client.post(TEXT, json={**asked, "stream": True}))
+    texts = ["", "", ""]
+    for frame in streamed[:-1]:
+        for choice in json.loads(frame)["choices"]:
+            texts[choice["index"]] += choice["text"]
+    assert texts == [choice["text"] for choice in whole["choices"]]
+
+
+def test_prompts_and_replies_to_each_are_bounded_together(client: httpx.Client) -> None:
+    asked = {"prompt": ["one", "two"], "n": 2}
+    _is_refused(client.post(TEXT, json=asked), "prompt", "at most 3 replies at a time")
+
+
+def test_offsets_count_from_each_prompt_of_its_own(client: httpx.Client) -> None:
+    asked = {"prompt": ["one", "two words"], "logprobs": 0, "max_tokens": 8}
+    choices = client.post(TEXT, json=asked).json()["choices"]
+    assert [c["logprobs"]["text_offset"][0] for c in choices] == [3, 9]
 
 
 # Bad input ------------------------------------------------------------------------------------
@@ -244,6 +308,12 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
         LEAVE_OUT,
     ),
     ({"messages": [{"role": "user", "content": "Who?", "sEcret": 1}]}, None, "unknown field"),
+    ({"messages": [{"role": "user", "content": "Who?", "prefix": True}]}, None, "unknown field"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "sEcret": 1}]}]},
+        "messages[0].content",
+        "{type, text}",
+    ),
     ({"temperature": 2.1}, "temperature", "less than or equal to 2"),
     ({"temperature": "1"}, "temperature", "valid number"),
     ({"temperature": True}, "temperature", "valid number"),
@@ -257,7 +327,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"n": 0}, "n", "greater than or equal to 1"),
     ({"n": 9}, "n", "less than or equal to 8"),
     ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
-    ({"max_completion_tokens": 10**30}, "max_completion_tokens", "exceeds 1024"),
+    ({"max_completion_tokens": 10**30}, "max_completion_tokens", "context length is 1024"),
     ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "leave it out"),
     ({"stop": ["a"] * 5}, "stop", "up to 4"),
     ({"stop": ""}, "stop", "none empty"),
@@ -291,17 +361,19 @@ def test_bad_input(same: httpx.Client, given: dict[str, Any], param: str | None,
     ("given", "param", "says"),
     [
         ({}, "prompt", "required"),
-        ({"prompt": ""}, "prompt", "at least 1"),
-        ({"prompt": [1, 2]}, "prompt", "a list of one string"),
-        ({"prompt": ["a", "b"]}, "prompt", "a list of one string"),
-        ({"prompt": []}, "prompt", "a list of one string"),
+        ({"prompt": ""}, "prompt[0]", "at least 1"),
+        ({"prompt": ["a", ""]}, "prompt[1]", "at least 1"),
+        ({"prompt": [1, 2]}, "prompt", "a list of strings"),
+        ({"prompt": [[1, 2], [3]]}, "prompt", "a list of strings"),
+        ({"prompt": []}, "prompt", "at least 1"),
+        ({"prompt": ["a"] * 9}, "prompt", "at most 8"),
         ({"prompt": "a", "echo": True}, "echo", LEAVE_OUT),
         ({"prompt": "a", "suffix": "b"}, "suffix", LEAVE_OUT),
         ({"prompt": "a", "best_of": 3}, "best_of", LEAVE_OUT),
         ({"prompt": "a", "logprobs": 6}, "logprobs", "less than or equal to 5"),
         ({"prompt": "a", "logprobs": True}, "logprobs", "valid integer"),
         ({"prompt": "a", "messages": WHO}, None, "unknown field"),
-        ({"prompt": "a", "max_tokens": 1024}, "max_tokens", "prompt 1 + max_tokens 1024 exceeds"),
+        ({"prompt": "a", "max_tokens": 1024}, "max_tokens", "you requested 1025 tokens (1 in the"),
     ],
 )
 def test_bad_input_to_completions(
@@ -382,6 +454,7 @@ def test_all_errors_under_v1_have_the_same_body(
     [
         (BadRequest("n: too many", "n"), 400, "invalid_request_error", None),
         (UnknownModel("no such model"), 404, "invalid_request_error", "model_not_found"),
+        (DialogueRefused("no system turn"), 400, "invalid_request_error", None),
         (ValueError("secret detail"), 500, "server_error", None),
         (MemoryError(), 500, "server_error", None),
     ],
