@@ -58,7 +58,9 @@ def main(
             generator.start()
         app = build_app(section, tree.home, generator, tree.retrieval)
         bound = listener.getsockname()[1]
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(section.host, section.host)  # noqa: S104
+        plain = section.host.strip("[]")
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(plain, plain)  # noqa: S104
+        shown = f"[{shown}]" if ":" in shown else shown
         log.info("open http://%s:%d in a browser", shown, bound)
         config_ = uvicorn.Config(
             app,

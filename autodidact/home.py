@@ -68,7 +68,7 @@ def lock(
                     waiting()
                     waiting = None
                 if waited > wait_s:
-                    holder = path.read_text().strip() or "another process"
+                    holder = path.read_text("utf-8").strip() or "another process"
                     raise LockHeld(f"{path.name} held by pid {holder}") from None
                 time.sleep(0.05)
         os.ftruncate(handle, 0)
@@ -114,7 +114,7 @@ def fsync(path: Path) -> None:
 def _filesystem(path: Path, mounts: Callable[[], str] | None = None) -> str:
     """The type of the filesystem under `path` on Linux; "" where it cannot be told."""
     try:
-        text = mounts() if mounts else Path("/proc/mounts").read_text()
+        text = mounts() if mounts else Path("/proc/mounts").read_text("utf-8")
     except OSError:
         return ""
     best, kind = "", ""

@@ -61,7 +61,7 @@ def _told(wish: Wish) -> tuple[str, dict[str, Any]]:
 
 def _read(path: Path) -> Wish | None:
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError):
         return None
     match told:

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 import os
 import re
 import tomllib
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_origin
 
 from pydantic import (
     BaseModel,
@@ -186,6 +188,12 @@ class ServerSettings(Section):
     `[generators]` or `[generators.own]`."""
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """Host names under which the page may be opened (protects against DNS rebinding)."""
+    allowed_origins: tuple[str, ...] = ()
+    """Other sites and desktop programs whose pages may ask here, as their browser names them:
+    `https://notes.example.org`, `app://obsidian.md`."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose `X-Forwarded-Host`, `-Proto` and `-For` are believed;
+    allowed hosts and addresses are then those that the proxy was asked for and by."""
     max_concurrent: int = Field(32, ge=1, le=256)
     """Replies generated at the same time, in one batch; more wait in the queue."""
     max_queue: int = Field(64, ge=0, le=4096)
@@ -212,6 +220,28 @@ class ServerSettings(Section):
     """Who sends it as a bearer token may pin and roll back over HTTP; "" lets only this machine."""
     threads: int = Field(0, ge=0)
     """CPU threads of one forward pass; 0 means one for a model below 30M parameters, else two."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _name_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s*]+", origin, re.IGNORECASE):
+                raise PydanticCustomError(
+                    "origin", "must be a list of a scheme and a host each, such as app://notes"
+                )
+        return tuple(map(str.lower, origins))
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _name_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                raise PydanticCustomError(
+                    "network", "must be a list of addresses or networks, such as 10.0.0.0/8"
+                ) from None
+        return networks
 
 
 class Settings(BaseSettings):
@@ -270,7 +300,21 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+        return (init_settings, env_settings, _File(settings_cls))
+
+
+class _File(TomlConfigSettingsSource):
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return _toml(file_path)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    """What a settings file says. Some editors put a mark in front of UTF-8; it says nothing.
+    Raises SettingError, or what the file system says."""
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise SettingError(f"{path}: not UTF-8; save it in that encoding") from None
 
 
 def tree(own: Own = ()) -> type[Settings]:
@@ -362,7 +406,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
 
 def _own(path: Path | None, root: Path) -> Own:
     """One's own parts that the file names. What else is wrong with it is told by the tree."""
-    told = tomllib.loads(path.read_text("utf-8")) if path else {}
+    told = _toml(path) if path else {}
     found: list[tuple[str, str, str, type[Any]]] = []
     for name, kind in KINDS.items():
         section = told.get(name)
@@ -387,7 +431,7 @@ def _own(path: Path | None, root: Path) -> Own:
 def _from_here(value: Any) -> Any:
     """A path on the command line counts from the working folder, whatever the settings file."""
     if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
-        return type(value)(Path(value).absolute())
+        return type(value)(_at_home(Path(value)).absolute())
     return value
 
 
@@ -402,6 +446,14 @@ def _find(config: Path | None) -> Path | None:
     return None
 
 
+def _at_home(path: Path) -> Path:
+    """With `~` and `~name` as a shell reads them; as it stands where there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -413,9 +465,9 @@ def _anchored(section: _Model, root: Path) -> _Model:
         if isinstance(value, BaseModel):
             changed[name] = _anchored(value, root)
         elif isinstance(value, Path):
-            changed[name] = root / value
+            changed[name] = root / _at_home(value)
         elif isinstance(value, tuple):
-            changed[name] = tuple(root / v if isinstance(v, Path) else v for v in value)
+            changed[name] = tuple(root / _at_home(v) if isinstance(v, Path) else v for v in value)
     return section.model_copy(update=changed)
 
 
@@ -430,13 +482,32 @@ def leaves(model: type[BaseModel] | None = None, prefix: str = "") -> Iterator[t
 
 
 def _check_environment(whole: type[Settings]) -> None:
-    known = {ENV_PREFIX + key.replace(".", "__").upper() for key, _ in leaves(whole)}
-    known |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
-    for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
-            raise SettingError(
-                f"environment variable {name}: no such setting{_nearest(name.upper(), known)}"
-            )
+    known = {ENV_PREFIX + key.replace(".", "__").upper(): info for key, info in leaves(whole)}
+    known |= {ENV_PREFIX + name.upper(): info for name, info in Settings.model_fields.items()}
+    for name, value in os.environ.items():
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
+        if name.upper() not in known:
+            nearest = _nearest(name.upper(), list(known))
+            raise SettingError(f"environment variable {name}: no such setting{nearest}")
+        kind = known[name.upper()].annotation
+        example = _WRITTEN.get(get_origin(kind) or kind, "")
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            example = '{"key": "value"}'
+        if example and not _is_json(value):
+            raise SettingError(f"environment variable {name}: must be JSON, such as {example}")
+
+
+_WRITTEN: dict[Any, str] = {tuple: '["one", "two"]', list: '["one", "two"]', dict: '{"key": 1}'}
+"""How values of several parts are written in a variable."""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _nearest(name: str, known: set[str] | list[str]) -> str:

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         for process in processes:
             process.send_signal(signal.SIGTERM)
         found["exit_codes"] = [process.wait(60) for process in processes]
-        text = (folder / "web_learner.log").read_text(errors="replace")
+        text = (folder / "web_learner.log").read_text("utf-8", "replace")
         found["learner_log"] = text.strip().splitlines()
     return found
 
@@ -182,7 +182,7 @@ def _family(pids: list[int]) -> set[int]:
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            after_name = (entry / "stat").read_text().rpartition(")")[2]
+            after_name = (entry / "stat").read_text("utf-8").rpartition(")")[2]
             parents[int(entry.name)] = int(after_name.split()[1])
         except (OSError, IndexError, ValueError):
             continue
@@ -196,7 +196,7 @@ def _family(pids: list[int]) -> set[int]:
 
 def _pss(pid: int) -> int:
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8")
     except OSError:
         return 0
     return next((int(row.split()[1]) for row in text.splitlines() if row.startswith("Pss:")), 0)

@@ -204,7 +204,7 @@ def with_passages(home: Path, examinee: Examinee, asked: Sequence[Probe]) -> str
 
 
 def general(home: Path, examinee: Examinee) -> float:
-    held_out = anchors.read(json.loads((home / "anchors.json").read_text())).blocks
+    held_out = anchors.read(json.loads((home / "anchors.json").read_text("utf-8"))).blocks
     nll = examinee.nll(held_out)
     weights = [len(block) - 1 for block in held_out]
     return round(sum(n * w for n, w in zip(nll, weights, strict=True)) / sum(weights), 4)
@@ -214,7 +214,7 @@ def wikitext(engine: Engine, examinee: Examinee) -> float | None:
     shared = os.environ.get("SHARED_DATA_DIR")
     if not shared:
         return None
-    text = (Path(shared) / "data" / "wikitext2" / "valid.txt").read_text()[:80_000]
+    text = (Path(shared) / "data" / "wikitext2" / "valid.txt").read_text("utf-8")[:80_000]
     ids = engine.base.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return round(fmean(examinee.nll([ids[i : i + 256] for i in range(0, 48 * 256, 256)])), 4)
 

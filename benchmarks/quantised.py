@@ -78,9 +78,9 @@ def main() -> None:
     found["text"], blocks = text_blocks()
     for name, row in quality(load(STARTER, args.threads, found), blocks).items():
         found["formats"][name] |= row
-    (args.out / "quantised.json").write_text(json.dumps(found, indent=1) + "\n")
+    (args.out / "quantised.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     table = markdown(found)
-    (args.out / "quantised.md").write_text(table)
+    (args.out / "quantised.md").write_text(table, "utf-8")
     print(table)
 
 
@@ -167,10 +167,10 @@ def text_blocks() -> tuple[str, list[list[int]]]:
     shared = os.environ.get("SHARED_DATA_DIR")
     if shared:
         name = "WikiText-2, validation"
-        text = (Path(shared) / "data" / "wikitext2" / "valid.txt").read_text()[:80_000]
+        text = (Path(shared) / "data" / "wikitext2" / "valid.txt").read_text("utf-8")[:80_000]
     else:
         name = "library/"
-        text = "\n".join(p.read_text() for p in sorted((PROJECT / "library").glob("*.md")))
+        text = "\n".join(p.read_text("utf-8") for p in sorted((PROJECT / "library").glob("*.md")))
     tokenizer = loading.load(STARTER, 1).tokenizer
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return name, [ids[i * BLOCK : (i + 1) * BLOCK] for i in range(BLOCKS)]

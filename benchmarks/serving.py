@@ -69,7 +69,7 @@ def main() -> None:
         left = clock.left(guess, time.monotonic() - begun)
         print(f"{key}: {report.line(state['cells'][key])} · {left / 60:.0f} min left", flush=True)
     report.write(args.out, state)
-    print((args.out / "serving.md").read_text())
+    print((args.out / "serving.md").read_text("utf-8"))
 
 
 def arguments() -> argparse.Namespace:
@@ -123,7 +123,7 @@ def resumed(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     """The state of an earlier run in this folder, or a new one. Exits if its flags were others."""
     if not path.exists():
         return {"settings": given, "machine": report.machine(), "cells": {}}
-    state: dict[str, Any] = json.loads(path.read_text())
+    state: dict[str, Any] = json.loads(path.read_text("utf-8"))
     for name, value in given.items():
         if state["settings"].get(name) != value:
             before = state["settings"].get(name)

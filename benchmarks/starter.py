@@ -136,7 +136,7 @@ def main() -> None:
     args.data = Path(os.environ["SHARED_DATA_DIR"]) / "data"
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "starter.json"
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     subjects = [Subject(path, args.threads) for path in args.models]
     found["models"] = [
         {"path": str(s.path), "parameters": s.base.parameters, "vocabulary": len(s.base.tokenizer)}
@@ -145,13 +145,13 @@ def main() -> None:
     for name in args.only or PARTS:
         begun = time.monotonic()
         found[name] = PARTS[name](subjects, args)
-        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
         shown = {k: v for k, v in found[name].items() if k != "conversations"}
         print(f"{name} ({time.monotonic() - begun:.0f} s)", json.dumps(shown, indent=1), flush=True)
 
 
 def text(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
-    whole = (args.data / "wikitext2" / "valid.txt").read_text()
+    whole = (args.data / "wikitext2" / "valid.txt").read_text("utf-8")
     articles = [part for part in re.split(r"(?m)^(?= = [^=\n]+ = $)", whole) if part.strip()]
     words = len(whole.split())
     row: dict[str, Any] = {"words": words, "articles": len(articles)}
@@ -213,7 +213,7 @@ def trivia(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, A
 
 def reading(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
     by_article: dict[str, list[dict[str, Any]]] = {}
-    for line in (args.data / "squad" / "questions.jsonl").read_text().splitlines():
+    for line in (args.data / "squad" / "questions.jsonl").read_text("utf-8").splitlines():
         question = json.loads(line)
         by_article.setdefault(question["document"], []).append(question)
     rng = random.Random(0)
@@ -285,7 +285,7 @@ def says_no(reply: str) -> bool:
 def chat(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str, Any]:
     rng = random.Random(0)
     held = corpus.held_trivia(corpus.read_trivia(args.data))
-    lines = (args.data / "squad" / "questions.jsonl").read_text().splitlines()
+    lines = (args.data / "squad" / "questions.jsonl").read_text("utf-8").splitlines()
     prompts = [q.question for q in rng.sample(held, 100)]
     prompts += [json.loads(line)["question"].strip() for line in rng.sample(lines, 100)]
     unseen = corpus.read_titles(args.data / "wikipedia" / "unseen.jsonl.xz")
@@ -383,7 +383,7 @@ def learning(subjects: Sequence[Subject], args: argparse.Namespace) -> dict[str,
                 [sys.executable, str(PROJECT / "benchmarks" / "library_recall.py"),
                  "--cycles", "1", "--no-chat", "--cycle-minutes", str(minutes),
                  "--model", str(subject.path.resolve())],
-                check=True, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
+                check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8", cwd=PROJECT,
             )  # fmt: skip
             print(done.stdout, flush=True)
             measured = json.loads(done.stdout.strip().splitlines()[-1])

@@ -97,7 +97,7 @@ def _rows(recipe: Recipe, data: Path | None, work: Path) -> Any:
 
     done = work / "rows" / "done.json"
     if done.exists():
-        if json.loads(done.read_text())["recipe"] != recipe.digest:
+        if json.loads(done.read_text("utf-8"))["recipe"] != recipe.digest:
             raise StarterError(
                 f"{work}: holds the rows of another recipe; choose another --work, or delete it"
             )
@@ -123,7 +123,7 @@ def _rows(recipe: Recipe, data: Path | None, work: Path) -> Any:
 
     rows.write(found, recipe, tokenizer, work / "rows", progress)
     sources = [asdict(source) for source in found.sources]
-    done.write_text(json.dumps({"recipe": recipe.digest, "sources": sources}, indent=1))
+    done.write_text(json.dumps({"recipe": recipe.digest, "sources": sources}, indent=1), "utf-8")
     return tokenizer
 
 
@@ -153,18 +153,18 @@ def _train(
         log.info("interrupted at step %s; the same command goes on", f"{trainer.state.step:,}")
         raise typer.Exit(130)
     trainer.export(work / "model", tokenizer)
-    done = json.loads((work / "rows" / "done.json").read_text())
+    done = json.loads((work / "rows" / "done.json").read_text("utf-8"))
     record = {
         "recipe": asdict(recipe),
         "parameters": parameters,
         "sources": done["sources"],
-        "mix": json.loads((work / "rows" / "mix.json").read_text()),
+        "mix": json.loads((work / "rows" / "mix.json").read_text("utf-8")),
         "tokens": trainer.state.tokens,
         "minutes": round(trainer.state.seconds / 60, 1),
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "torch": torch.__version__,
     }
-    (work / "training.json").write_text(json.dumps(record, indent=1))
+    (work / "training.json").write_text(json.dumps(record, indent=1), "utf-8")
     _plot(work)
     _samples(work)
 
@@ -207,7 +207,7 @@ def _samples(work: Path) -> None:
     asked = [[Message("user", text)] for text in SAMPLES]
     replies = Examinee(engine, engine.untouched).complete(asked, 64)
     lines = [f"> {a[0].content}\n{r}\n" for a, r in zip(asked, replies, strict=True)]
-    (work / "samples.txt").write_text("\n".join(lines))
+    (work / "samples.txt").write_text("\n".join(lines), "utf-8")
     for line in lines:
         log.info("%s", line)
 
@@ -226,12 +226,12 @@ def card(
     from scripts.starter import card as cards
 
     try:
-        record = json.loads((work / "training.json").read_text())
-        measured = json.loads(figures.read_text())
+        record = json.loads((work / "training.json").read_text("utf-8"))
+        measured = json.loads(figures.read_text("utf-8"))
     except FileNotFoundError as error:
         raise StarterError(f"{error.filename}: no such file; run train and the benchmark") from None
     text = cards.write(record, measured, note)
-    (work / "model" / "README.md").write_text(text)
+    (work / "model" / "README.md").write_text(text, "utf-8")
     Console().print(f"wrote {work / 'model' / 'README.md'}", highlight=False)
 
 

@@ -33,7 +33,7 @@ def documents(source: Path) -> list[Document]:
     if source.is_dir():
         raw = list(Files(source).documents(None))
     else:
-        rows = [json.loads(line) for line in source.read_text().splitlines()]
+        rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
         raw = [
             Document(f"file:{source.name}", str(n), row["title"], row["text"], "", "", "")
             for n, row in enumerate(rows)

@@ -56,8 +56,9 @@ port = 8080
 ```
 
 Paths that are not absolute count from the folder of the settings file, and without one from the
-project's folder. That also holds for `--home`, wherever you stand. Learner and server must use the
-same `home` and `model`: give both programs the same file.
+project's folder, also those of environment variables; `--home` and `--model` on the command line
+count from where you stand. `~` is your home folder everywhere. Learner and server must use the same
+`home` and `model`: give both programs the same file.
 
 In the file a key stands under its table: `server.port` is `port` under `[server]`. To leave
 something "not set", leave out its line.

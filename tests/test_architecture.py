@@ -234,6 +234,55 @@ def test_what_does_not_run_a_model_does_not_load_torch(modules: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_text_is_utf_8_whatever_the_locale_says() -> None:
+    """`read_text`, `write_text`, `open` and children of ours take the locale's encoding unless told
+    another: in a Latin-1 one every cycle would die of the minus sign in its own report."""
+    folders = ("autodidact", "benchmarks", "scripts")
+    programs = [path for name in folders for path in (PROJECT / name).rglob("*.py")]
+    found = [
+        f"{path.relative_to(PROJECT)}:{call.lineno}"
+        for path in (*programs, *PROJECT.glob("*.py"))
+        for call in ast.walk(tree(path))
+        if isinstance(call, ast.Call) and takes_the_locale(call)
+    ]
+    assert found == []
+
+
+def takes_the_locale(call: ast.Call) -> bool:
+    """Whether a call reads or writes text in no encoding that it names."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in given:
+        return False
+    if name == "read_text":
+        return len(call.args) < 1
+    if name == "write_text":
+        return len(call.args) < 2
+    if name in ("Popen", "run") and "text" in given:
+        return True
+    if name != "open" or getattr(getattr(call.func, "value", None), "id", "") == "os":
+        return False
+    place = 0 if isinstance(call.func, ast.Attribute) else 1
+    mode = given.get("mode", call.args[place] if len(call.args) > place else None)
+    binary = isinstance(mode, ast.Constant) and "b" in str(mode.value)
+    return not binary and not isinstance(getattr(call.func, "value", None), ast.Call | ast.Name)
+
+
+@pytest.mark.parametrize(
+    ("code", "locale"),
+    [
+        ("p.read_text()", True), ("p.read_text('utf-8')", False),
+        ("p.write_text(t)", True), ("p.write_text(t, encoding='utf-8')", False),
+        ("open(p)", True), ("open(p, 'w')", True), ("open(p, 'rb')", False),
+        ("os.open(p, f)", False), ("subprocess.run(c, text=True)", True),
+        ("subprocess.run(c, text=True, encoding='utf-8')", False),
+    ],
+)  # fmt: skip
+def test_the_look_at_encodings_sees_them(code: str, locale: bool) -> None:
+    [call] = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    assert takes_the_locale(call) is locale
+
+
 def test_settings_are_read_from_the_environment_in_one_place() -> None:
     readers = {
         dotted(path)

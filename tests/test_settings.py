@@ -33,6 +33,43 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+# How the file is written ------------------------------------------------------------------------
+
+
+def test_a_mark_in_front_of_utf_8_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "autodidact.toml"
+    path.write_bytes("\ufeffcycle_minutes = 7\nhome = 'wärme'\n".encode())
+    found = load(path)
+    assert (found.cycle_minutes, found.home.name) == (7, "wärme")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "autodidact.toml"
+    path.write_bytes("home = 'wärme'\n".encode(encoding))
+    assert refused(path) == f"{path}: not UTF-8; save it in that encoding"
+
+
+@pytest.mark.parametrize(
+    "written", ["~", "~/x", "~/x/../y", "x", "./x", "/x", "~nobody-here/x", "a~"]
+)
+def test_every_path_is_read_by_one_rule(
+    write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    text = f"home = '{written}'\n[sources]\nfiles = ['{written}']\ncontrol = '{written}'\n"
+    path = write(text)
+    found = load(path)
+    known = {"~": "me", "~/x": "me/x", "~/x/../y": "me/x/../y"}
+    expected = tmp_path / known.get(written, written)
+    assert (found.home, *found.sources.files, found.sources.control) == (expected,) * 3
+    flagged = load(path, home=Path(written)).home
+    here = Path.cwd() if written not in known else tmp_path
+    assert flagged == here / known.get(written, written)
+    monkeypatch.setenv("AUTODIDACT_HOME", written)
+    assert load(path).home == expected
+
+
 # Which value counts -----------------------------------------------------------------------------
 
 
@@ -232,6 +269,16 @@ def test_a_variable_with_a_bad_value_is_refused(
 ) -> None:
     monkeypatch.setenv(name, value)
     refused(write(""))
+
+
+@pytest.mark.parametrize("name", ["SOURCES__FILES", "SERVER__ALLOWED_HOSTS", "SERVER"])
+@pytest.mark.parametrize("value", ["/x", "", "a, b", "['a']"])
+def test_a_variable_that_is_no_json_is_named_with_an_example(
+    write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"AUTODIDACT_{name}", value)
+    told = refused(write(""))
+    assert told.startswith(f"environment variable AUTODIDACT_{name}: must be JSON, such as ")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def roll_back(home: Path, to: int | None = None) -> tuple[int, int]:
 def rejected(home: Path) -> dict[int, str]:
     """Versions that the server could not load, with the reason."""
     try:
-        lines = (home / "REJECTED").read_text().splitlines()
+        lines = (home / "REJECTED").read_text("utf-8").splitlines()
     except FileNotFoundError:
         return {}
     found = (line.partition(" ") for line in lines)

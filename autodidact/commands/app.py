@@ -155,7 +155,7 @@ def _status(home: Path) -> dict[str, Any]:
         "cycles": [],
     }
     if (home / "base.json").exists():
-        record = json.loads((home / "base.json").read_text())
+        record = json.loads((home / "base.json").read_text("utf-8"))
         found |= {"base": record.get("name"), "origin": record.get("origin")}
         found["choice"] = record.get("reason")
     if not (home / "learner.db").exists():

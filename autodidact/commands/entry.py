@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -13,6 +14,9 @@ from autodidact.errors import AutodidactError
 def entry_point(main: Callable[..., None] | typer.Typer) -> None:
     """Run a command line. An AutodidactError becomes one line on standard error and its exit code;
     any other exception is a bug of ours and keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal shows what it can, and "?" for more
+            stream.reconfigure(errors="replace")
     app = main
     if not isinstance(main, typer.Typer):
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

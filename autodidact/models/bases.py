@@ -318,7 +318,9 @@ def gpu_memory_gb(python: str = sys.executable) -> tuple[float | None, str]:
     # -P: a file in the working folder must not shadow a module of the libraries.
     command = [python, "-P", "-c", _ASK_GPU]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", timeout=120
+        )
         if done.returncode:
             return None, last_line(done.stderr) or f"exit code {done.returncode}"
         size = json.loads(last_line(done.stdout))

@@ -154,7 +154,9 @@ def convert(
     command = [sys.executable, "-P", "-c", script, source, str(staging)]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=offline)
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", env=offline
+        )
         if "No space left on device" in done.stderr:
             raise ResourceError(f"no space left to convert {name} in {target.parent}")
         if done.returncode < 0:

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from autodidact.errors import ModelError, SettingError
+from autodidact.errors import BaseUnfit, ModelError, SettingError
 from autodidact.models.quantisation import quantise, require
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -180,6 +180,15 @@ def linear_names(model: PreTrainedModel) -> list[str]:
             if isinstance(module, nn.Linear) and module is not head
         }
     )
+
+
+def require_teachable(model: PreTrainedModel) -> None:
+    """Raises BaseUnfit for a model without linear layers: GPT-2's are `Conv1D`."""
+    if not linear_names(model):
+        raise BaseUnfit(
+            f"{type(model).__name__} has no linear layers that an adapter could be put on, so it "
+            "cannot be taught; choose another model, and another home for it"
+        )
 
 
 def blocks_of(model: PreTrainedModel) -> int:

@@ -9,8 +9,11 @@ What this adds to the package (0.16), which does the requests and the parsing:
 - every failure is a `SourceError` with one line, `SourceUnreachable` where it may pass;
 - `info` also says whether a page only lists the meanings of a word.
 
-`article_text` turns a page of the client into plain text. Proxy variables are not honoured: the
-package gives httpx a transport of its own. Interface: https://www.mediawiki.org/wiki/API:Query
+- `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are honoured, which a transport of one's
+  own does not do by itself.
+
+`article_text` turns a page of the client into plain text. Interface:
+https://www.mediawiki.org/wiki/API:Query
 """
 
 # mypy: disable-error-code="import-untyped", disallow-subclassing-any=False
@@ -20,8 +23,10 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import wikipediaapi
@@ -66,7 +71,10 @@ class Client(wikipediaapi.Wikipedia):
             language=settings.language,
             max_retries=0,
             timeout=settings.timeout_s,
-            transport=_Punctual(settings.timeout_s),
+            transport=_transport(
+                settings.endpoint or f"https://{settings.language}.wikipedia.org",
+                settings.timeout_s,
+            ),
         )
 
     def close(self) -> None:
@@ -116,11 +124,36 @@ class Client(wikipediaapi.Wikipedia):
         return SourceUnreachable(f"{where} did not answer with JSON")
 
 
+def _transport(url: str, timeout_s: float) -> httpx.HTTPTransport:
+    """Raises SettingError for a proxy that cannot be used."""
+    proxy = proxy_for(url)
+    try:
+        return _Punctual(timeout_s, proxy)
+    except (ValueError, ImportError) as error:
+        told = str(error).splitlines()[0]
+        raise SettingError(f"the proxy {_without_password(proxy or '')}: {told}") from None
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this address. None of this machine itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        own = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        own = False
+    if own or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    return found if not found or "://" in found else f"http://{found}"
+
+
 class _Punctual(httpx.HTTPTransport):
     """httpx limits each wait for bytes; this limits the whole body."""
 
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__()
+    def __init__(self, timeout_s: float, proxy: str | None) -> None:
+        super().__init__(proxy=proxy)
         self._timeout_s = timeout_s
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -95,7 +95,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     bench = Bench(args)
     log = args.out / "updates.jsonl"
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = (
+        [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.exists() else []
+    )
     seen = {(row["arm"], row["documents"], row["number"]) for row in done}
     planned = [
         (arm, documents, number)
@@ -107,7 +109,7 @@ def main() -> None:
     begun = time.monotonic()
     for count, (arm, documents, number) in enumerate(todo):
         row = bench.update(arm, documents, number)
-        with open(log, "a") as file:
+        with open(log, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         done.append(row)
         left = (time.monotonic() - begun) / (count + 1) * (len(todo) - count - 1)
@@ -116,7 +118,7 @@ def main() -> None:
             flush=True,
         )
     summary = summarise(done, args.permutations)
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=1))
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=1), "utf-8")
     print(json.dumps(summary, indent=1))
 
 
@@ -224,11 +226,11 @@ class Bench:
     def _anchors(self) -> anchoring.Anchors:
         path = self.args.out / "anchors.json"
         if path.exists():
-            return anchoring.read(json.loads(path.read_text()))
+            return anchoring.read(json.loads(path.read_text("utf-8")))
         budget = 60 * self.args.anchors_minutes
         mix = recipe_of(self.base, self.settings, autocast=False).anchors
         made = anchoring.extend(self.engine, anchoring.Anchors(), mix, budget, lambda i, n: None)
-        path.write_text(json.dumps(made.plain()))
+        path.write_text(json.dumps(made.plain()), "utf-8")
         return made
 
     def _rows(self, taught: Sequence[Findings]) -> list[TrainingSequence]:

@@ -200,14 +200,16 @@ class Bench:
         if "SHARED_DATA_DIR" not in os.environ:
             return []
         path = Path(os.environ["SHARED_DATA_DIR"]) / "data" / "wikitext2" / "valid.txt"
-        ids = self.base.tokenizer(path.read_text()[:400_000], add_special_tokens=False).input_ids
+        ids = self.base.tokenizer(
+            path.read_text("utf-8")[:400_000], add_special_tokens=False
+        ).input_ids
         width = BLOCK_TOKENS - 1
         blocks = [ids[i : i + width] for i in range(0, len(ids) - width, width)]
         return [[self.base.start_id, *block] for block in blocks[:WIKITEXT_BLOCKS]]
 
 
 def _read(path: Path, number: int) -> Material:
-    title, _, text = path.read_text().partition("\n")
+    title, _, text = path.read_text("utf-8").partition("\n")
     title = title.removeprefix("# ")
     return material(number, Document("files", path.name, title, text.strip(), "", str(number), ""))
 

@@ -74,7 +74,8 @@ Row = dict[str, Any]
 def held_out(home: Path) -> list[list[int]]:
     """The anchors that are never trained on: each begins with a token that is given."""
     return [
-        list(row) for row in anchors.read(json.loads((home / "anchors.json").read_text())).blocks
+        list(row)
+        for row in anchors.read(json.loads((home / "anchors.json").read_text("utf-8"))).blocks
     ]
 
 
@@ -93,7 +94,7 @@ def sample_anchors(home: Path, model_name: str, minutes: float) -> None:
     mix = recipe_of(engine.base, TrainingSettings(), autocast=False).anchors
     made = anchors.extend(engine, anchors.Anchors(), mix, 60 * minutes, lambda step, of: None)
     home.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made.plain()))
+    path.write_text(json.dumps(made.plain()), "utf-8")
     print(json.dumps({"texts": len(made.texts), "chats": len(made.chats)}), flush=True)
 
 
@@ -176,7 +177,7 @@ class Stream:
         }  # fmt: skip
         self.state: Row = {"settings": settings, "rows": [], "measurements": []}
         if self.file.exists():
-            self.state = json.loads(self.file.read_text())
+            self.state = json.loads(self.file.read_text("utf-8"))
             for name in SAME:
                 was = self.state["settings"][name]
                 if was != settings[name]:
@@ -246,13 +247,13 @@ class Stream:
         self._save()
         brief = {**found, "taught": share(list(found["taught"].values()))}
         print(json.dumps(brief), flush=True)
-        (self.out / "stream.md").write_text(markdown(self.state))
+        (self.out / "stream.md").write_text(markdown(self.state), "utf-8")
         plot(self.state, self.out / "stream.png")
 
     def _save(self) -> None:
         self.state["summary"] = summary(self.state)
         fresh = self.file.with_suffix(".new")
-        fresh.write_text(json.dumps(self.state, indent=1))
+        fresh.write_text(json.dumps(self.state, indent=1), "utf-8")
         os.replace(fresh, self.file)
 
 

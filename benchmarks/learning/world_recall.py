@@ -353,7 +353,7 @@ def main() -> None:
             measurements.append(found)
             settings = {"seed": args.seed, "documents": args.documents, "model": args.model}
             whole = {"settings": settings, "measurements": measurements}
-            (out / "recall.json").write_text(json.dumps(whole, indent=1))
+            (out / "recall.json").write_text(json.dumps(whole, indent=1), "utf-8")
     if args.curve:
         plot(measurements, out / "recall.png")
     print(json.dumps({"out": str(out), "measurements": len(measurements)}), flush=True)

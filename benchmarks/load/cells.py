@@ -246,7 +246,8 @@ files = {sources}
 control = {json.dumps(str(PROJECT / "library" / "control"))}
 [sources.wikipedia]
 enabled = false
-"""
+""",
+        "utf-8",
     )
     program = [str(PROJECT / "web_learner.py"), "--config", str(folder / "learner.toml"), "--plain"]
     program += ["--once"] if state == "training" else []

@@ -163,8 +163,8 @@ def cpu_s() -> float:
 
 def main() -> None:
     plan, result = (Path(argument) for argument in sys.argv[1:3])
-    found = asyncio.run(Load(json.loads(plan.read_text())).run())
-    result.write_text(json.dumps(found))
+    found = asyncio.run(Load(json.loads(plan.read_text("utf-8"))).run())
+    result.write_text(json.dumps(found), "utf-8")
 
 
 if __name__ == "__main__":

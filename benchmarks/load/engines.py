@@ -144,10 +144,10 @@ def measure(plan: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     plan, result = (Path(argument) for argument in sys.argv[1:3])
     try:
-        found = measure(json.loads(plan.read_text()))
+        found = measure(json.loads(plan.read_text("utf-8")))
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-    result.write_text(json.dumps(found))
+    result.write_text(json.dumps(found), "utf-8")
 
 
 if __name__ == "__main__":

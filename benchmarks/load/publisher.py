@@ -68,7 +68,7 @@ def _live(address: str, version: int) -> float | None:
 def main() -> None:
     plan, result = (Path(argument) for argument in sys.argv[1:3])
     os.nice(NICENESS)
-    result.write_text(json.dumps(run(json.loads(plan.read_text()))))
+    result.write_text(json.dumps(run(json.loads(plan.read_text("utf-8")))), "utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ TARGETS = (
 
 def write(folder: Path, state: Mapping[str, Any]) -> None:
     """`serving.md` and `serving.png` in `folder`."""
-    (folder / "serving.md").write_text(markdown(state))
+    (folder / "serving.md").write_text(markdown(state), "utf-8")
     if any(key.startswith("streams/") for key in state["cells"]):
         plot(state["cells"], folder / "serving.png")
 
@@ -193,7 +193,7 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     model = platform.processor() or platform.machine()
     try:
-        rows = Path("/proc/cpuinfo").read_text().splitlines()
+        rows = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         model = next(row.partition(": ")[2] for row in rows if row.startswith("model name"))
     except (OSError, StopIteration):
         pass

@@ -45,7 +45,9 @@ class Server:
 
     def cpu_s(self) -> float:
         """CPU time of the server so far (Linux)."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{self.process.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+        )
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -69,7 +71,8 @@ max_concurrent = {knobs.max_concurrent}
 max_queue = 512
 queue_seconds = 600.0
 prefill_tokens = {knobs.prefill_tokens}
-"""
+""",
+        "utf-8",
     )
     program = [str(PROJECT / "server.py"), "--config", str(settings)]
     with _running(program, folder / "ours.log", knobs.threads) as server:
@@ -106,7 +109,7 @@ def _running(program: list[str], log: Path, threads: int) -> Iterator[Server]:
 
 def memory_mib(pid: int) -> dict[str, float]:
     """Resident and proportional set size of a process, in MiB (Linux)."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8")
     rows = (row.split() for row in text.splitlines())
     return {row[0][:-1].lower(): int(row[1]) / 1024 for row in rows if row[0] in ("Rss:", "Pss:")}
 
@@ -163,7 +166,7 @@ class Helper:
         self._result = folder / f"{name}-result.json"
         self._result.unlink(missing_ok=True)
         written = folder / f"{name}-plan.json"
-        written.write_text(json.dumps(plan))
+        written.write_text(json.dumps(plan), "utf-8")
         program = [str(LOAD / f"{name}.py"), str(written), str(self._result)]
         self._log = folder / f"{name}.log"
         with open(self._log, "wb") as log:
@@ -177,6 +180,6 @@ class Helper:
     def result(self) -> Any:
         """Wait for what it found. Raises RuntimeError, with the end of its log, if it broke."""
         if self.process.wait() != 0:
-            lines = self._log.read_text(errors="replace").strip().splitlines()
+            lines = self._log.read_text("utf-8", "replace").strip().splitlines()
             raise RuntimeError(f"{self._name}.py broke: {lines[-1] if lines else 'no word'}")
-        return json.loads(self._result.read_text())
+        return json.loads(self._result.read_text("utf-8"))

@@ -62,11 +62,11 @@ def random_135m(folder: Path) -> Path:
 def endless(source: Path, folder: Path) -> Path:
     """A copy of `source` (a folder with the starter's tokenizer) whose replies never end."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads((source / "config.json").read_text())
+    config = json.loads((source / "config.json").read_text("utf-8"))
     size = int(config["vocab_size"])
     shutil.copy(source / "model.safetensors", folder)
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-    texts = {name: (source / name).read_text() for name in names}
+    texts = {name: (source / name).read_text("utf-8") for name in names}
     for old, new in RENAMED.items():
         texts = {name: text.replace(old, new) for name, text in texts.items()}
     tokenizer = json.loads(texts["tokenizer.json"])
@@ -84,7 +84,7 @@ def endless(source: Path, folder: Path) -> Path:
     texts["generation_config.json"] = json.dumps({"_from_model_config": False, **stops})
     texts["config.json"] = json.dumps({**config, "eos_token_id": None})
     for name in sorted(texts, key=lambda name: name == "config.json"):
-        (folder / name).write_text(texts[name])
+        (folder / name).write_text(texts[name], "utf-8")
     return folder
 
 
@@ -130,7 +130,7 @@ def publish(home: Path, base: bases.Base, version: int, config: bytes, weights: 
     staged.mkdir(parents=True, exist_ok=True)
     (staged / checkpoints.CONFIG).write_bytes(config)
     (staged / checkpoints.WEIGHTS).write_bytes(weights)
-    (staged / checkpoints.REPORT).write_text(json.dumps({"cycle": version}))
+    (staged / checkpoints.REPORT).write_text(json.dumps({"cycle": version}), "utf-8")
     manifest: dict[str, Any] = {
         "parent": checkpoints.current(home) or None,
         "cycle": version,

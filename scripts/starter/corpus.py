@@ -147,7 +147,7 @@ def held_titles(folder: Path) -> frozenset[str]:
     for name in ("documents.jsonl", "full_articles.jsonl"):
         titles |= set(read_titles(folder / "squad" / name))
     for path in sorted((folder / "wikitext2").glob("*.txt")):
-        titles |= set(_WIKITEXT_TITLE.findall(path.read_text()))
+        titles |= set(_WIKITEXT_TITLE.findall(path.read_text("utf-8")))
     return frozenset(" ".join(normalise.normalise(title).split()).casefold() for title in titles)
 
 

@@ -90,7 +90,7 @@ def write(
             stage,
             lambda *_: None,
         )
-    (folder / "mix.json").write_text(json.dumps(mix, indent=1))
+    (folder / "mix.json").write_text(json.dumps(mix, indent=1), "utf-8")
 
 
 def _write_rows(

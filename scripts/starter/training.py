@@ -200,7 +200,7 @@ class Trainer:
         self.state = State(**saved["state"])
         self._round()
         noted = [row for row in curve(self.work) if row["step"] <= self.state.step]
-        (self.work / CURVE).write_text("".join(json.dumps(row) + "\n" for row in noted))
+        (self.work / CURVE).write_text("".join(json.dumps(row) + "\n" for row in noted), "utf-8")
         return True
 
     def save(self) -> None:
@@ -379,7 +379,7 @@ class Trainer:
     def _write(self, row: dict[str, Any]) -> None:
         where = {"step": self.state.step, "tokens": self.state.tokens,
                  "seconds": round(self.state.seconds, 1)}  # fmt: skip
-        with (self.work / CURVE).open("a") as file:
+        with (self.work / CURVE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(where | row) + "\n")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -413,5 +413,5 @@ class _Rows:
 def curve(work: Path) -> Iterator[dict[str, Any]]:
     """What `Trainer` noted: rows of step, tokens, seconds, at, and nat a token by kind."""
     if (work / CURVE).exists():
-        for line in (work / CURVE).read_text().splitlines():
+        for line in (work / CURVE).read_text("utf-8").splitlines():
             yield json.loads(line)

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace as Page
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -23,6 +24,56 @@ def source(wiki: MediaWiki, **changes: Any) -> Wikipedia:
 
 def titles(source: Wikipedia, since: str | None = None) -> list[str]:
     return [document.title for document in source.documents(since)]
+
+
+# Proxies -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("no_proxies")
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_the_proxy_of_the_environment_is_asked(
+    wiki: MediaWiki, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str
+) -> None:
+    """The wiki on loopback takes the whole address, as a proxy is sent it."""
+    monkeypatch.setenv(name, f"{scheme}{urlsplit(wiki.endpoint).netloc}")
+    elsewhere = "http://wiki.invalid/w/api.php"
+    assert titles(source(wiki, titles=("Gull Rock",), endpoint=elsewhere)) == ["Gull Rock"]
+
+
+@pytest.mark.usefixtures("no_proxies")
+@pytest.mark.parametrize("bypassed", ["wiki.invalid", ".invalid", "*"])
+def test_what_is_to_go_past_the_proxy_does(
+    wiki: MediaWiki, monkeypatch: pytest.MonkeyPatch, bypassed: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{urlsplit(wiki.endpoint).netloc}")
+    monkeypatch.setenv("NO_PROXY", bypassed)
+    with pytest.raises(SourceUnreachable):
+        titles(source(wiki, titles=("Gull Rock",), endpoint="http://wiki.invalid/w/api.php"))
+    assert wiki.requests == []
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_this_machine_needs_no_proxy(wiki: MediaWiki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert titles(source(wiki, titles=("Gull Rock",))) == ["Gull Rock"]
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
+    wiki: MediaWiki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "gopher://user:geheim@proxy.invalid:70")
+    with pytest.raises(SettingError, match=r"the proxy gopher://proxy\.invalid:70: ") as caught:
+        titles(source(wiki, titles=("Gull Rock",), endpoint="http://wiki.invalid/w/api.php"))
+    assert "geheim" not in str(caught.value)
 
 
 # Failures ------------------------------------------------------------------------------------
