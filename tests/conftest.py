@@ -11,9 +11,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-# How long an example takes says nothing about the code on a busy machine.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+# How long an example takes says nothing about the code on a busy machine. The default run draws the
+# same examples everywhere; `make search` looks for new ones.
+hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, derandomize=False)
+hypothesis.settings.load_profile("fixed")
 
 SHARED = "SHARED_DATA_DIR"
 

@@ -6,12 +6,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import scheduler
 from autodidact.errors import CheckpointError, ResourceError
 from autodidact.settings import ScheduleSettings
+from autodidact.types.cycle import Reason
 from autodidact.types.report import CycleReport
 from scheduler import Timetable
 from tests.workplace import wait_for
@@ -200,3 +203,52 @@ def test_stopping_waits_for_the_cycle_that_runs() -> None:
     run.end()
     assert finished.is_set()
     assert learner.calls.count("learn") == 1
+
+
+@pytest.mark.parametrize(("moved_s", "fetches"), [(-7200.0, 2), (7200.0, 1), (-10.0, 1)])
+def test_a_clock_that_is_put_back_puts_off_nothing(
+    monkeypatch: pytest.MonkeyPatch, moved_s: float, fetches: int
+) -> None:
+    """The wall clock itself cannot be set here: with the offset alone two hours less, what was due
+    in one becomes due at once, which shows that it moved along."""
+    offset = scheduler.offset_s()
+    moved = threading.Event()
+    looks: list[float] = []
+
+    def look() -> float:
+        looks.append(offset + (moved_s if moved.is_set() else 0.0))
+        return looks[-1]
+
+    monkeypatch.setattr(scheduler, "LOOK_S", 0.02)
+    monkeypatch.setattr(scheduler, "offset_s", look)
+    run = Run(QueueLearner())
+    run.until(lambda: run.reporter.idles, "the first fetch")
+    moved.set()
+    seen = len(looks)
+    run.until(lambda: len(looks) > seen + 10, "some looks at the clock")
+    run.until(lambda: run.learner.calls.count("fetch") >= fetches, "what is due")
+    run.end()
+    assert run.learner.calls.count("fetch") == fetches
+
+
+def test_a_failure_that_repeats_itself_backs_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Looked at every 60 ms, tried at once, and then only a minute later; by then it goes well."""
+    failed = CycleReport(1, "failed", 9, reasons=(Reason("", "no memory"),))
+    clock = [time.time()]
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(
+        time=lambda: clock[0], monotonic=time.monotonic))  # fmt: skip
+    learner = QueueLearner(failed, failed, DONE)
+    run = Run(learner, OFTEN)
+    run.until(lambda: run.reporter.verdicts, "the first failure")
+    run.until(lambda: run.reporter.idles, "to be idle")
+    time.sleep(0.5)
+    assert learner.calls.count("learn") == 1, "looked at and not tried"
+    assert run.reporter.idles[-1]["next_at"] > clock[0] + 50
+    for wait_s, tries in ((80, 2), (160, 4)):
+        clock[0] += wait_s
+        run.until(lambda n=tries: learner.calls.count("learn") >= n, "the next try")
+    run.end()
+    assert [report.state for report in run.reporter.verdicts] == ["failed", "failed", "published"]
+    assert "no memory" in caplog.text

@@ -56,7 +56,7 @@ def _baseline(measured: Measurement) -> Baseline:
 def _anchors(home: Path) -> str:
     """What tells these anchors from others: they are only ever appended to."""
     try:
-        rows = json.loads((home / "anchors.json").read_text())
+        rows = json.loads((home / "anchors.json").read_text("utf-8"))
         real = rows.get("real", {})
         held = [real.get("blocks"), real.get("prompts")]
         first = json.dumps([rows["texts"][:4], rows["chats"][:4], held])

@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from autodidact import checkpoints
-from autodidact.errors import AutodidactError, CheckpointError, ResourceError
+from autodidact.errors import AutodidactError, BaseUnfit, CheckpointError, ResourceError
 from autodidact.evaluation import gate, judge
 from autodidact.home import free_bytes, write_atomic
 from autodidact.learning import admission, baselines
@@ -98,6 +98,7 @@ class Learner:
 
         Returns its report, or None when there is nothing to learn or it was asked to stop (the
         cycle then goes on at the next start). Errors of a study are recorded; nothing is published.
+        Raises BaseUnfit where the base cannot be taught.
         """
         self._upkeep.close_open()
         self._upkeep.act_on_inbox()
@@ -126,9 +127,12 @@ class Learner:
         except StudyStop:
             log.info("cycle %d stops here and goes on at the next start", cycle)
             return None
+        except BaseUnfit as error:  # no cycle can mend it, and its documents are not to blame
+            self._close(cycle, "interrupted", (Reason("", str(error)),), None, begun)
+            raise
         except AutodidactError as error:
             said = checkpoints.staging(self._home, cycle) / "study.log"
-            tail = said.read_text(errors="replace").splitlines()[-40:] if said.exists() else []
+            tail = said.read_text("utf-8", "replace").splitlines()[-40:] if said.exists() else []
             about = CycleReport(cycle, "failed", 0, job.kind, log=tuple(tail))
             closed = self._close(cycle, "failed", (Reason("", str(error)),), about, begun)
             self._upkeep.settle()
@@ -190,7 +194,8 @@ class Learner:
             return closed
         self._hear(PhaseEvent("publishing"))
         staged = checkpoints.staging(self._home, cycle) / "adapter"
-        (staged / checkpoints.REPORT).write_text(wire.to_json(replace(report, state="published")))
+        told = wire.to_json(replace(report, state="published"))
+        (staged / checkpoints.REPORT).write_text(told, "utf-8")
         manifest = build.manifest(job, report, study.plan.documents)
         try:
             checkpoints.publish(self._home, staged, cycle, manifest)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from autodidact.errors import Misfit, TrainingError
+from autodidact.errors import BaseUnfit, Misfit, TrainingError
 from autodidact.settings import PROJECT
 from autodidact.types import wire
 from autodidact.types.cycle import ArmName, Measurement
@@ -45,7 +45,8 @@ def run_study(
     chat_first: Path | None = None,
 ) -> StudyResult:
     """Run a job to its end, passing on each event. With a home in `chat_first` it has the lowest
-    priority and waits while a server of that home replies. Raises StudyStop or TrainingError."""
+    priority and waits while a server of that home replies. Raises StudyStop, TrainingError or
+    BaseUnfit."""
     errors = job.with_name("study.log")
     command = [sys.executable, "-m", "autodidact.learning.study"]
     command += [GIVE_WAY, str(chat_first)] if chat_first else []
@@ -60,6 +61,7 @@ def run_study(
             pass_fds=(lock_handle,),
             start_new_session=True,  # its priority is its own (`study.priority`)
             text=True,
+            encoding="utf-8",
         )
     ended = threading.Event()
     threading.Thread(target=_end_on_stop, args=(child, stopping, ended), daemon=True).start()
@@ -85,6 +87,8 @@ def run_study(
         return result
     if stopping.is_set():
         raise StudyStop
+    if heard.base_unfit:
+        raise BaseUnfit(heard.fault)
     raise TrainingError(
         heard.fault or f"the study process ended with {_exit(code)}: {_last_line(errors)}"
     )
@@ -95,6 +99,7 @@ class _Hearing:
 
     def __init__(self) -> None:
         self.fault = ""
+        self.base_unfit = False
         self._plan: PlanEvent | None = None
         self._done: DoneEvent | None = None
         self._arms: dict[ArmName, Measurement] = {}
@@ -111,7 +116,7 @@ class _Hearing:
             case DoneEvent():
                 self._done = event
             case ErrorEvent():
-                self.fault = event.message
+                self.fault, self.base_unfit = event.message, event.base_unfit
 
     def result(self) -> StudyResult | None:
         """None of a study that did not come to its end."""
@@ -175,7 +180,7 @@ def _exit(code: int) -> str:
 
 def _last_line(path: Path) -> str:
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = path.read_text("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
     return lines[-1] if lines else "it said nothing"

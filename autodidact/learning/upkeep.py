@@ -136,7 +136,7 @@ class Upkeep:
         path = checkpoints.folder(self._home, version) / checkpoints.REPORT
         report: CycleReport | None
         try:
-            report = report_from_json(json.loads(path.read_text()), path.name)
+            report = report_from_json(json.loads(path.read_text("utf-8")), path.name)
         except (OSError, ValueError, Misfit):
             report = report_of(checkpoints.read(self._home, version).manifest)
         return replace(report, state="published", reasons=()) if report else None

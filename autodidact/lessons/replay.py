@@ -49,9 +49,12 @@ def choose(shares: dict[str, float], seed: str, most: int = MOST_FACTS) -> dict[
     order = random.Random(seed)
     # −log of their keys: the keys themselves, u^(1/share), are all 0 for thousands of small shares
     waits = {
-        fact: order.expovariate(share) if share > 0 else math.inf for fact, share in shares.items()
+        fact: order.expovariate(1) / share if share > 0 else math.inf
+        for fact, share in shares.items()
     }
-    return dict.fromkeys(sorted(waits, key=waits.__getitem__)[:most], 1 / most if most else 0.0)
+    # A wait may be infinite for the smallest shares, too: none is before whoever has none.
+    first = sorted(waits, key=lambda fact: (shares[fact] <= 0, waits[fact]))
+    return dict.fromkeys(first[:most], 1 / most if most else 0.0)
 
 
 def _is_due(age: int) -> bool:

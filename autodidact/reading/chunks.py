@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from autodidact.types.documents import Chunk, Document
 
+_END = re.compile(r"[.!?](?P<closing>[\"'”’)]*)\s+(?=[\"'“‘(]?[A-Z0-9])")
+_LONGEST = 8
+"""Characters of an abbreviation, at most, with its full stop."""
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|No|vs|ca|c|e\.g|i\.e|approx|Inc|Ltd|Co|Mt)|\b[A-Z])\.$"
 )
@@ -16,11 +19,15 @@ def sentences(paragraph: str) -> list[str]:
     """Split running text at sentence ends; abbreviations and initials do not end a sentence."""
     found: list[str] = []
     start = 0
-    for match in re.finditer(r"[.!?][\"'”’)]*\s+(?=[\"'“‘(]?[A-Z0-9])", paragraph):
-        piece = paragraph[start : match.end()].strip()
-        if _ABBREVIATION.search(piece):
+    for match in _END.finditer(paragraph):
+        # The last few characters tell: looking at all since `start` would take the square of the
+        # time for a line of nothing but initials.
+        end = match.start() + 1
+        if not match["closing"] and _ABBREVIATION.search(
+            paragraph, max(start, end - _LONGEST), end
+        ):
             continue
-        found.append(piece)
+        found.append(paragraph[start : match.end()].strip())
         start = match.end()
     rest = paragraph[start:].strip()
     return [*found, rest] if rest else found

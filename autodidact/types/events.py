@@ -126,9 +126,11 @@ class StopEvent:
 
 @dataclass(frozen=True)
 class ErrorEvent:
-    """It cannot go on; one line says why."""
+    """It cannot go on; one line says why. `base_unfit`: for the base model, which no cycle can
+    mend."""
 
     message: str
+    base_unfit: bool = False
     event: Literal["error"] = "error"
 
 

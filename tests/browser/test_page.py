@@ -232,6 +232,18 @@ def test_themes(open_page: Open) -> None:
     expect(page.get_by_role("button", name="Theme: automatic")).to_be_visible()
 
 
+def test_the_enter_that_ends_a_composition_does_not_send(open_page: Open) -> None:
+    """Safari ends it first: the Enter is no part of it any more, but its key code is 229."""
+    page = open_page()
+    box = page.get_by_role("textbox", name="Message")
+    box.fill("かな")
+    ending = {"key": "Enter", "bubbles": True, "cancelable": True}
+    for more in ({"isComposing": True}, {"keyCode": 229}):
+        box.dispatch_event("keydown", {**ending, **more})
+    expect(box).to_have_value("かな")
+    expect(reply(page)).to_have_count(0)
+
+
 def test_keyboard_alone(open_page: Open, generator: QueueGenerator) -> None:
     generator.replies.append(words("An answer."))
     page = open_page()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autodidact import checkpoints
-from autodidact.errors import CheckpointError, SourceError, SourceUnreachable
+from autodidact.errors import BaseUnfit, CheckpointError, SourceError, SourceUnreachable
 from autodidact.learning.cycle import Learner
 from autodidact.models import bases
 from autodidact.reports import prose
@@ -466,3 +466,18 @@ def test_a_rejected_cycle_on_one_line(bench: Bench) -> None:
     bench.script(fake_study.NOTHING_LEARNED)
     shown = prose.line(bench.learn())
     assert "rejected: learned: margin" in shown
+
+
+# A base that cannot be taught --------------------------------------------------------------------
+
+
+def test_a_base_that_cannot_be_taught_ends_the_learner_and_blames_no_document(bench: Bench) -> None:
+    bench.learner.fetch()
+    said = json.dumps({"event": "error", "message": "no linear layers", "base_unfit": True})
+    bench.script([f"say:{said}\n", "exit:2"])
+    with pytest.raises(BaseUnfit, match="no linear layers"):
+        bench.learner.learn()
+    assert set(bench.states().values()) == {"queued"}
+    closed = bench.store.cycles.get(1)
+    assert closed is not None
+    assert (closed.state, closed.reasons) == ("interrupted", (Reason("", "no linear layers"),))

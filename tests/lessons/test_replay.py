@@ -159,6 +159,12 @@ def test_what_has_no_share_comes_last(shares: dict[str, float], most: int) -> No
         assert {fact for fact, share in shares.items() if share > 0} <= chosen.keys()
 
 
+@pytest.mark.parametrize("least", [5e-324, 2.2e-311, 1e-300])
+def test_the_smallest_share_goes_before_none(least: float) -> None:
+    for seed in range(50):
+        assert replay.choose({"": 0.0, "0": least}, str(seed), 1) == {"0": 1.0}
+
+
 def test_larger_shares_are_chosen_more_often_and_seeds_differ() -> None:
     shares = {"often": 0.5, **{f"seldom {i}": 0.05 for i in range(10)}}
     drawn = [frozenset(replay.choose(shares, str(seed), 3)) for seed in range(400)]

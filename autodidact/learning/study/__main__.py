@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autodidact import replying
-from autodidact.errors import AutodidactError
+from autodidact.errors import AutodidactError, BaseUnfit
 from autodidact.learning.process import GIVE_WAY
 from autodidact.learning.study import priority
 from autodidact.learning.study.course import study
@@ -49,10 +49,11 @@ def main(path: Path, chat_first: Path | None) -> NoReturn:
         if chat_first:
             replies = functools.partial(replying.anyone, chat_first)
             waiting = Waiting(replies, job.minutes * 60, stop, emit)
+            waiting.follow()
         study(Session(job, path.parent, emit, stop, training, waiting))
         code = 0
     except AutodidactError as error:
-        emit(ErrorEvent(str(error)))
+        emit(ErrorEvent(str(error), isinstance(error, BaseUnfit)))
         code = error.exit_code
     except BaseException:
         traceback.print_exc()

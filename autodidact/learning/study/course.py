@@ -38,6 +38,7 @@ def study(session: Session) -> None:
     threads = loading.threads_for(session.job.threads, spare=True)
     engine = engines.Engine(loading.load(Path(session.job.base.path), threads), session.waiting)
     session.emit(LogEvent(engine.base.description))
+    loading.require_teachable(engine.base.model)
     came_from = session.job.parent
     parent = engine.untouched
     if came_from:
@@ -106,7 +107,7 @@ def _train(session: Session, ready: Preparation, plan: Plan) -> bool:
     pace = planning.PlanPace(plan)
     clock, ended = loop.train(
         ready.trainer, ready.feed(plan), pace, session.folder / RESUME, follow, session.stop,
-        session.waiting,
+        session.waiting, session.worked_s,
     )  # fmt: skip
     if not ended:
         return False

@@ -28,6 +28,6 @@ def give_way() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
     with suppress(OSError):
         if AUTOGROUP.exists() and os.getsid(0) == os.getpid():  # not a terminal's whole group
-            AUTOGROUP.write_text(str(LOWEST))
+            AUTOGROUP.write_text(str(LOWEST), "ascii")
     with suppress(OSError, psutil.Error, AttributeError):  # psutil has it where the system does
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)

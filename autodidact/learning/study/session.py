@@ -80,5 +80,5 @@ class Session:
     def write(self, name: str, text: str) -> None:
         """A file of the folder, as a whole."""
         fresh = self.folder / f"{name}.new"
-        fresh.write_text(text)
+        fresh.write_text(text, "utf-8")
         os.replace(fresh, self.folder / name)

@@ -28,7 +28,7 @@ from autodidact import replying
 from autodidact.checkpoints import CONFIG, WEIGHTS
 from autodidact.engine import Engine
 from autodidact.engine.examinee import Examinee
-from autodidact.errors import CheckpointError, TrainingError
+from autodidact.errors import BaseUnfit, CheckpointError, TrainingError
 from autodidact.evaluation import recall, well_formed
 from autodidact.learning.process import GIVE_WAY
 from autodidact.learning.study import course, planning, preparation
@@ -48,6 +48,7 @@ from autodidact.types.cycle import Job
 from autodidact.types.documents import Example, Findings, Probe
 from autodidact.types.events import MeasurementEvent, StudyEvent, UnsoundEvent, WaitEvent
 from tests.test_replying import server
+from tests.tiny_models import tiny
 from tests.versions import load_adapter, one_line, save_adapter
 from tests.workplace import CONTROL_TEXTS, TEXTS, child_environment, document, ended
 
@@ -1106,3 +1107,22 @@ def test_the_process_ends_when_its_standard_input_closes(
     assert json.loads(child.stdout.readline())["phase"] == "loading"
     code, _ = ended(child)
     assert code == 3
+
+
+def test_a_base_without_linear_layers_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    """GPT-2's weights are in `Conv1D`, which no adapter of ours goes on."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny(tmp_path / "llama", "llama"))
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=128, n_embd=16, n_layer=2, n_head=2,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = tmp_path / "gpt2"
+    GPT2LMHeadModel(config).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    path = write_job(tmp_path / "job", model)
+    with pytest.raises(BaseUnfit, match="GPT2LMHeadModel has no linear layers") as refused:
+        run(path)
+    assert one_line(refused.value)
+    assert not (path.parent / "plan.json").exists()
