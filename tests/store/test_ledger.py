@@ -103,7 +103,8 @@ def test_a_ledger_of_the_first_version_goes_on(
                     (n, outcome, f"[{n}]", '{"general": {"rise": 0.03}}'),
                 )
         frozen = {**asdict(probe(1)), "cycle": 1, "frozen_at": 1.0, "distractors": '["Odo"]'}
-        del frozen["same"]  # what that version did not know
+        for name in ("same", "stated"):  # what that version did not know
+            del frozen[name]
         with old._db.write() as db:
             db.table("probes").insert(frozen)
         row = {"probe_id": probe(1).id, "split": "taught", "reply": "Ida", "correct": 1}

@@ -580,9 +580,9 @@ def test_nothing_is_measured_twice(
     versions: list[int] = []
     measure = recall.measure
 
-    def counting(subject: Any, probes: Any) -> Any:
+    def counting(subject: Any, probes: Any, **more: Any) -> Any:
         versions.append(subject._version.number)
-        return measure(subject, probes)
+        return measure(subject, probes, **more)
 
     monkeypatch.setattr(recall, "measure", counting)
     again = run(target / "job.json")
