@@ -205,7 +205,7 @@ class ServerSettings(Section):
     """A reply that has taken this long ends where it is."""
     requests_per_minute: int = Field(0, ge=0)
     """Requests for a reply that one address may make a minute; more get a 429. 0: any number.
-    Behind a proxy the address is the proxy's."""
+    Behind a proxy the address is the proxy's, unless `trusted_proxies` names it."""
     versions_in_memory: int = Field(4, ge=1, le=64)
     """Adapters held ready besides those that answer now; others are read from disk when asked."""
     prefill_tokens: int = Field(128, ge=16, le=4096)

@@ -148,7 +148,7 @@ async def events(request: Request) -> Response:
 
 async def within_allowance(request: Request) -> None:
     """Raises RateExceeded (429) when an address asks for replies too often. The address is that of
-    the connection: behind a proxy it is the proxy's."""
+    the connection, or what a trusted proxy says."""
     if request.url.path in GENERATING:
         client = request.client
         site_of(request).allowance.spend(client.host if client else "")

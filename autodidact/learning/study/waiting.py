@@ -68,7 +68,7 @@ class Waiting:
         if left_s <= 0 or not self._replying():
             return
         begun, told = time.monotonic(), False
-        self._turn(counts=True, waits=True)
+        self._turn(waits=True)
         while not self._stop.wait(LOOK_S):
             waited_s = time.monotonic() - begun
             if waited_s >= min(left_s, MOST_WAIT_S) or not self._replying():
@@ -76,7 +76,7 @@ class Waiting:
             if waited_s >= SAY_AFTER_S and not told:
                 self._tell(WaitEvent(True))
                 told = True
-        self._turn(counts=False, waits=False)
+        self._turn(waits=False)
         if told:
             self._tell(WaitEvent(False))
 
@@ -90,9 +90,8 @@ class Waiting:
         From one look to the next it counts as it was at the first."""
         starved = self._left_s() > 0 and self._replying()
         with self._lock:
-            waits = self._waits
-        if not waits:
-            self._turn(counts=starved, waits=False)
+            if not self._waits:
+                self._count(starved)
 
     def _looks(self) -> None:
         while not self._stop.wait(LOOK_S):
@@ -102,11 +101,15 @@ class Waiting:
         """Of its patience."""
         return max(self._patience_s, self.worked_s) - self.waited_s
 
-    def _turn(self, *, counts: bool, waits: bool) -> None:
+    def _turn(self, *, waits: bool) -> None:
         with self._lock:
-            now = time.monotonic()
-            self._waited_s, self._at = self._until(now), now
-            self._counts, self._waits = counts, waits
+            self._waits = waits
+            self._count(waits)
+
+    def _count(self, counts: bool) -> None:
+        """From now on. Whoever calls holds the lock."""
+        now = time.monotonic()
+        self._waited_s, self._at, self._counts = self._until(now), now, counts
 
     def _until(self, now: float) -> float:
         return self._waited_s + (now - self._at if self._counts else 0.0)
