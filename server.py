@@ -24,13 +24,10 @@ from autodidact.home import lock, prepare_home
 from autodidact.learning.progress import set_up_logging
 from autodidact.types.protocols import Runs
 from autodidact.web.app import build_app
-from autodidact.web.limits import connections
+from autodidact.web.limits import KEEP_ALIVE_S, connections
 
 log = logging.getLogger("server")
 GRACE_S = 5
-KEEP_ALIVE_S = 15
-"""How long an idle connection is kept: longer than common clients keep theirs (httpx 5 s), because
-the one that closes first must be the client, or its next request may meet a closed connection."""
 BACKLOG = 2048
 """Connections that the system holds until they are accepted; uvicorn's own default."""
 SPARE_FILES = 128

@@ -1,23 +1,27 @@
 """`chat.db`: conversations and their messages. Only the server writes it.
 
 A question and the row of its reply are stored together before the first token; the reply's row is
-`open` until it is finished. A server that is killed leaves open rows behind: the next one to open
-the file marks them `failed`. Deleting hides a conversation at once; it is wiped a minute later, so
-that it can be brought back until then.
+`open` until it is finished. A reply that cannot be stored as it ends, for want of room or because
+another program holds the file, is kept in memory and stored with whatever is written next. A server
+that is killed leaves open rows behind: the next one to open the file marks them `failed`. Deleting
+hides a conversation at once; it is wiped a minute later, so that it can be brought back until then.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlite_utils
 
+from autodidact.errors import ResourceError, StoreBusy
 from autodidact.store.connection import SERVER_PATIENCE_MS, Connections
 from autodidact.types.documents import Passage
 
@@ -26,6 +30,7 @@ Finish = Literal["open", "stop", "length", "time", "stopped", "failed"]
 that it has not ended."""
 TITLE_CHARS = 60
 WIPE_AFTER_S = 60.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,28 @@ MIGRATIONS = (_v1, _v2, _v3)
 class ChatStore:
     def __init__(self, path: Path) -> None:
         self._db = Connections(path, MIGRATIONS, patience_ms=SERVER_PATIENCE_MS)
-        with self._db.write() as db:
+        self._unstored: dict[int, _Ended] = {}
+        with self._write() as db:
             db.conn.execute("UPDATE messages SET finish = 'failed' WHERE finish = 'open'")
             _wipe(db)
 
     def close(self) -> None:
+        if self._unstored:
+            with suppress(ResourceError, StoreBusy), self._write():
+                pass
         self._db.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite_utils.Database]:
+        """A transaction that first stores the ends of replies that could not be stored before."""
+        with self._db.write() as db:
+            late = tuple(self._unstored.items())
+            for reply_id, ended in late:
+                _finish(db, reply_id, ended)
+            yield db
+        for reply_id, ended in late:
+            if self._unstored.get(reply_id) is ended:
+                del self._unstored[reply_id]
 
     # Reading -----------------------------------------------------------------------------
 
@@ -155,7 +176,11 @@ class ChatStore:
             .table("messages")
             .rows_where("conversation_id = ?", [conversation_id], order_by="id")
         )
-        return [_message(row) for row in rows]
+        read = (_message(row) for row in rows)
+        return [
+            message if (ended := self._unstored.get(message.id)) is None else _end(message, ended)
+            for message in read
+        ]
 
     # Writing -----------------------------------------------------------------------------
 
@@ -179,7 +204,7 @@ class ChatStore:
         no second one is stored then.
         """
         now = time.time()
-        with self._db.write() as db:
+        with self._write() as db:
             _wipe(db)
             if conversation_id is None:
                 conversation_id = secrets.token_urlsafe(9)
@@ -225,18 +250,20 @@ class ChatStore:
         first_token_ms: int | None,
         prompt_tokens: int | None = None,
     ) -> None:
-        """Store how a reply ended. `prompt_tokens` None leaves what `begin` stored."""
-        with self._db.write() as db:
-            db.conn.execute(
-                "UPDATE messages SET content = ?, finish = ?, tokens = ?, tok_s = ?, "
-                "first_token_ms = ?, prompt_tokens = coalesce(?, prompt_tokens) WHERE id = ?",
-                (content, finish, tokens, tok_s, first_token_ms, prompt_tokens, reply_id),
-            )
+        """Store how a reply ended, now or with the next write. `prompt_tokens` None leaves what
+        `begin` stored."""
+        ended = _Ended(content, finish, tokens, tok_s, first_token_ms, prompt_tokens)
+        self._unstored[reply_id] = ended
+        try:
+            with self._write():
+                pass
+        except (ResourceError, StoreBusy) as error:
+            log.warning("a reply will be stored with the next one: %s", error)
 
     def withdraw(self, begun: Begun) -> None:
         """Take back what `begin` stored: the reply, its question if no other reply answers it, and
         the conversation if nothing else is in it."""
-        with self._db.write() as db:
+        with self._write() as db:
             db.conn.execute("DELETE FROM messages WHERE id = ?", (begun.reply_id,))
             db.conn.execute(
                 "DELETE FROM messages WHERE id = ? AND NOT EXISTS "
@@ -251,7 +278,7 @@ class ChatStore:
 
     def delete(self, conversation_id: str) -> bool:
         """Hide a conversation; False if there is none. `restore` brings it back for a minute."""
-        with self._db.write() as db:
+        with self._write() as db:
             _wipe(db)
             cursor = db.conn.execute(
                 "UPDATE conversations SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
@@ -260,7 +287,7 @@ class ChatStore:
             return bool(cursor.rowcount)
 
     def restore(self, conversation_id: str) -> bool:
-        with self._db.write() as db:
+        with self._write() as db:
             cursor = db.conn.execute(
                 "UPDATE conversations SET deleted_at = NULL "
                 "WHERE id = ? AND deleted_at IS NOT NULL",
@@ -281,6 +308,30 @@ def title_of(question: str) -> str:
 def _insert(db: sqlite_utils.Database, row: dict[str, Any]) -> int:
     pk = db.table("messages").insert(row).last_pk
     return int(str(pk))
+
+
+@dataclass(frozen=True)
+class _Ended:
+    content: str
+    finish: Finish
+    tokens: int
+    tok_s: float | None
+    first_token_ms: int | None
+    prompt_tokens: int | None
+
+
+def _finish(db: sqlite_utils.Database, reply_id: int, ended: _Ended) -> None:
+    db.conn.execute(
+        "UPDATE messages SET content = ?, finish = ?, tokens = ?, tok_s = ?, first_token_ms = ?, "
+        "prompt_tokens = coalesce(?, prompt_tokens) WHERE id = ?",
+        (*astuple(ended), reply_id),
+    )
+
+
+def _end(message: StoredMessage, ended: _Ended) -> StoredMessage:
+    """The message as it will be stored."""
+    known = {name: value for name, value in asdict(ended).items() if value is not None}
+    return replace(message, **known)
 
 
 def _wipe(db: sqlite_utils.Database) -> None:

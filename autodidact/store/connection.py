@@ -60,6 +60,7 @@ class Connections:
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
+        self._written = 0
         self._schema = len(migrations)
         if not readonly:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,13 +83,13 @@ class Connections:
         if self.readonly:
             raise AssertionError(f"{self.path.name} was opened for reading")
         db = self.read()
-        if not self._write_lock.acquire(timeout=2 * self._patience_ms / 1000):
-            raise StoreBusy(f"{self.path}: {_HELD}")
+        self._await_turn()
         try:
             db.conn.execute("BEGIN IMMEDIATE")
             try:
                 yield db
                 db.conn.execute("COMMIT")
+                self._written += 1
             except BaseException:
                 # On a full disk SQLite has mostly rolled back by itself: a ROLLBACK would then be
                 # the error that is seen.
@@ -102,6 +103,16 @@ class Connections:
             raise
         finally:
             self._write_lock.release()
+
+    def _await_turn(self) -> None:
+        """Take the write lock. Threads of ours may be many and the disk slow: that is waited for.
+        Where none of them has come through for twice the patience, another program holds the file:
+        raises StoreBusy."""
+        written = self._written
+        while not self._write_lock.acquire(timeout=2 * self._patience_ms / 1000):
+            if written == self._written:
+                raise StoreBusy(f"{self.path}: {_HELD}")
+            written = self._written
 
     def close(self) -> None:
         with self._lock:

@@ -31,6 +31,10 @@ _WEIGHT = 0.2
 OVERLOAD = frozenset({429, 503})
 """The statuses of a refusal that coming again may help."""
 ADDRESSES = 10_000
+KEEP_ALIVE_S = 130
+"""How long an idle connection is kept: longer than clients and proxies keep theirs (httpx 5 s,
+nginx 60 s, Caddy 2 minutes), because the one that closes first must be the client, or its next
+request may meet a connection that was just closed (RFC 9112 §9.5)."""
 
 
 class Places:

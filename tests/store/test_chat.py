@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,62 @@ def test_replies_of_an_older_file_came_from_memory(tmp_path: Path) -> None:
     old.close()
     (reply,) = ChatStore(path).messages("c")
     assert (reply.content, reply.passages) == ("Hale.", ())
+
+
+# A reply that cannot be stored as it ends ---------------------------------------------------------
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """By another program, for reading at leisure: nobody may write."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+def stored(path: Path, reply_id: int) -> tuple[str, str]:
+    with closing(sqlite3.connect(path)) as db:
+        row = db.execute("SELECT finish, content FROM messages WHERE id = ?", (reply_id,))
+        return tuple(row.fetchone())
+
+
+@pytest.mark.parametrize("then", ["a question", "deleting", "closing"])
+def test_it_is_kept_and_stored_with_what_is_written_next(
+    tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "SERVER_PATIENCE_MS", 50)
+    path = tmp_path / "chat.db"
+    store = ChatStore(path)
+    begun, other = begin(store, "Who keeps the light?"), begin(store, "Why?")
+    with held(path):
+        finish(store, begun, "Maren Dace.")
+        assert stored(path, begun.reply_id) == ("open", "")
+        reply = store.messages(begun.conversation_id)[1]
+        assert (reply.finish, reply.content, reply.prompt_tokens) == ("stop", "Maren Dace.", 10)
+    if then == "a question":
+        begin(store, "And now?")
+    elif then == "deleting":
+        store.delete(other.conversation_id)
+    else:
+        store.close()
+    assert stored(path, begun.reply_id) == ("stop", "Maren Dace.")
+    assert stored(path, other.reply_id) == ("open", "")
+
+
+def test_what_is_taken_back_meanwhile_does_not_come_back_as_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "SERVER_PATIENCE_MS", 50)
+    path = tmp_path / "chat.db"
+    store = ChatStore(path)
+    begun = begin(store, "Who keeps the light?")
+    with held(path):
+        finish(store, begun, "")
+    store.withdraw(begun)
+    again = begin(store, "Why?")
+    assert again.reply_id == begun.reply_id  # SQLite gives numbers of deleted rows again
+    assert stored(path, again.reply_id) == ("open", "")

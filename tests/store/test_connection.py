@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -312,3 +313,25 @@ def test_whoever_holds_the_file_for_long_is_told_of_and_waited_for_no_longer(
     other.execute("ROLLBACK")
     add(store, "after")
     assert texts(store) == ["before", "after"]
+
+
+def test_threads_of_ours_wait_for_each_other_however_slow_the_disk(tmp_path: Path) -> None:
+    """Twenty transactions of 40 ms in a row, and a patience of 50 ms with other programs."""
+    store = Connections(tmp_path / "x.db", (first,), patience_ms=50)
+    told: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            with store.write() as db:
+                db.table("notes").insert({"text": str(number)})
+                time.sleep(0.04)
+        except AutodidactError as error:
+            told.append(error)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(20)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(20)
+    assert told == []
+    assert sorted(texts(store), key=int) == [str(number) for number in range(20)]

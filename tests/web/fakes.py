@@ -30,6 +30,7 @@ from autodidact.types.protocols import Generator
 from autodidact.types.report import CycleReport, Suggestion, TaughtDocument
 from autodidact.types.status import LearnerStatus
 from autodidact.web.app import build_app
+from autodidact.web.limits import KEEP_ALIVE_S
 from tests.ledgers import figures
 
 Item = str | Exception | threading.Event | Delta | Callable[[SamplingParams], str]
@@ -234,7 +235,7 @@ class LiveServer:
         self.app = build_app(ServerSettings(**settings), home, generator, retrieval)
         self._config = uvicorn.Config(
             self.app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=10,
-            proxy_headers=False,
+            proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S,
         )  # fmt: skip
         self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)

@@ -160,6 +160,7 @@ def test_ten_times_the_load(slow: LiveServer) -> None:
 
 def all_messages(home: Path) -> list[Any]:
     store = ChatStore.__new__(ChatStore)  # as it opens, it would end the server's open replies
+    store._unstored = {}
     store._db = Connections(home / "chat.db", MIGRATIONS, readonly=True)
     try:
         return [m for c in store.conversations(10_000) for m in store.messages(c.id)]
