@@ -5,13 +5,13 @@
     ├── SourceError            2  a source cannot be read (the cycle goes on with the others)
     │   └── SourceUnreachable  2  … for now; carries no verdict on the source itself
     ├── ModelError             2  the base model cannot be found, fetched or loaded
-    │   ├── BaseUnfit          2  … cannot be taught, whatever is tried
+    │   ├── BaseUnfit          2  … cannot be taught or served, whatever is tried
     │   ├── HubUnreachable     2  … because the Hub does not answer and nothing is cached
     │   └── BaseMismatch       2  … because base.json fixes another one
     ├── CheckpointError        3  a checkpoint is damaged, incomplete or not ours
     ├── ResourceError          4  disk or memory is short
     ├── StoreBusy              1  another program holds a database for long; passes by itself
-    ├── StoreOutdated      1  a database waits for the learner to bring it up to date
+    ├── StoreOutdated          1  a database waits for the learner to bring it up to date
     ├── LockHeld               5  another learner (or server) works in this folder
     ├── Misfit                 1  what one process wrote for another has not the fields it must
     ├── TrainingError          1  the study process failed; the cycle is recorded as failed
@@ -53,7 +53,8 @@ class ModelError(AutodidactError):
 
 
 class BaseUnfit(ModelError):
-    """No adapter fits the base: it can be served and not taught."""
+    """The base is of a kind that cannot be taught, or not be served either: trying again is of no
+    use."""
 
 
 class HubUnreachable(ModelError):

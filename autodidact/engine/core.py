@@ -23,6 +23,7 @@ from transformers import DynamicCache
 
 from autodidact.engine.adapters import Adapter, Router, Rows, adapt, adaptable, parse
 from autodidact.errors import CheckpointError
+from autodidact.models.attention import Attention, attention_of
 from autodidact.models.loading import LoadedBase, fork
 
 BATCH_TOKENS = 4096
@@ -52,6 +53,7 @@ class Engine:
         self.base = base
         self._before_pass = before_pass
         self.untouched = Version(0)
+        self.attention: Attention = attention_of(base.model.config, base.model.dtype)
         self._router = Router()
         self._tree = fork(base.model)
         self._shapes = {

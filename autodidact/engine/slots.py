@@ -8,10 +8,13 @@ the `Batcher` decides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import torch
 
 from autodidact.engine.cache import STEP, SlotCache
-from autodidact.engine.core import Engine
+from autodidact.engine.core import Engine, Version
 from autodidact.engine.sampling import Drawn, draw
 from autodidact.engine.tickets import Ticket
 
@@ -47,18 +50,7 @@ class Slots:
         ticket = self.filling
         assert ticket is not None
         begin, end = self._filled, min(len(ticket.prompt), self._filled + most)
-        device = self._engine.base.device
-        positions = torch.arange(begin, end, device=device)
-        self._scratch.begin(1, end)
-        logits = self._engine.forward(
-            [ticket.version],
-            input_ids=torch.tensor([ticket.prompt[begin:end]], device=device),
-            attention_mask=(positions[:, None] >= torch.arange(end, device=device))[None, None],
-            position_ids=positions[None],
-            past_key_values=self._scratch,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        logits = prompt_pass(self._engine, self._scratch, ticket.version, ticket.prompt, begin, end)
         self._filled = end
         if end < len(ticket.prompt):
             return end - begin, None
@@ -70,21 +62,13 @@ class Slots:
 
     def step(self) -> list[Drawn]:
         """One token for every row."""
-        device = self._engine.base.device
-        lengths = [ticket.cached for ticket in self.rows]
-        seen = -(-(max(lengths) + 1) // STEP) * STEP
-        positions = torch.tensor(lengths, device=device)
-        self._cache.begin(len(self.rows), seen, positions)
-        mask = torch.arange(seen, device=device) <= positions[:, None]
-        logits = self._engine.forward(
+        logits = token_pass(
+            self._engine,
+            self._cache,
             [ticket.version for ticket in self.rows],
-            input_ids=torch.tensor([[ticket.next_token] for ticket in self.rows], device=device),
-            attention_mask=mask[:, None, None],
-            position_ids=positions[:, None],
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+            [ticket.next_token for ticket in self.rows],
+            [ticket.cached for ticket in self.rows],
+        )
         for ticket in self.rows:
             ticket.cached += 1
         return draw(logits, [ticket.row for ticket in self.rows])
@@ -113,3 +97,49 @@ class Slots:
         self._cache.clear()
         self._scratch.clear()
         return there
+
+
+def prompt_pass(
+    engine: Engine, cache: SlotCache, version: Version, prompt: Sequence[int], begin: int, end: int
+) -> torch.Tensor:
+    """Tokens `begin` to `end` of a prompt into slot 0, which holds those before. Logits after the
+    last one: (1, vocabulary)."""
+    device = engine.base.device
+    positions = torch.arange(begin, end, device=device)[None]
+    cache.begin(1, end)
+    return _last_logits(
+        engine,
+        [version],
+        input_ids=torch.tensor([prompt[begin:end]], device=device),
+        attention_mask=engine.attention.mask(positions, end),
+        position_ids=positions,
+        past_key_values=cache,
+    )
+
+
+def token_pass(
+    engine: Engine,
+    cache: SlotCache,
+    versions: Sequence[Version],
+    tokens: Sequence[int],
+    lengths: Sequence[int],
+) -> torch.Tensor:
+    """One token for each of the slots 0 to n − 1, which hold `lengths` positions. Logits after
+    them: (n, vocabulary)."""
+    device = engine.base.device
+    seen = -(-(max(lengths) + 1) // STEP) * STEP
+    positions = torch.tensor(lengths, device=device)
+    cache.begin(len(tokens), seen, positions)
+    return _last_logits(
+        engine,
+        versions,
+        input_ids=torch.tensor(tokens, device=device)[:, None],
+        attention_mask=engine.attention.mask(positions[:, None], seen),
+        position_ids=positions[:, None],
+        past_key_values=cache,
+    )
+
+
+def _last_logits(engine: Engine, versions: Sequence[Version], **inputs: Any) -> torch.Tensor:
+    out = engine.forward(versions, **inputs, use_cache=True, logits_to_keep=1)
+    return cast(torch.Tensor, out.logits[:, -1])

@@ -18,8 +18,9 @@ from pathlib import Path
 from autodidact import checkpoints
 from autodidact.engine import Engine, Version
 from autodidact.engine.batcher import Batcher, Observe
+from autodidact.engine.exactness import require_exact
 from autodidact.engine.tokens import text_ids
-from autodidact.errors import AutodidactError, CheckpointError, NotReady
+from autodidact.errors import AutodidactError, BaseUnfit, CheckpointError, NotReady
 from autodidact.generators.shelf import Shelf
 from autodidact.generators.text import TextStream
 from autodidact.models import loading, quantisation
@@ -81,6 +82,7 @@ class Follower:
         self.counts = {"reloads_total": 0.0, "rejected_total": 0.0, "reload_seconds_sum": 0.0}
         self.loaded: Runtime | None = None
         self._live: Version | None = None
+        self._unfit = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="checkpoint-watcher", daemon=True)
 
@@ -104,7 +106,7 @@ class Follower:
 
     def _watch(self) -> None:
         while not self._load_base_or_say_why():
-            if self._closing.wait(RETRY_S):
+            if self._unfit or self._closing.wait(RETRY_S):
                 return
         while not self._closing.wait(POLL_S):
             try:
@@ -116,6 +118,9 @@ class Follower:
         try:
             self._load_base()
             return True
+        except BaseUnfit as error:
+            log.error("%s", error)
+            self._unfit, reason = True, str(error)
         except AutodidactError as error:
             reason = str(error)
             if reason != self.status.reason:
@@ -155,6 +160,7 @@ class Follower:
         base = loading.load(found.path, 1, dtype=chosen.dtype, quantisation=chosen.quantisation)
         loading.use_threads(self._threads(base.parameters))
         engine = Engine(base)
+        require_exact(engine)
         sign = Replying(self._home)
         on_cpu = base.device.type == "cpu"  # what a study would take from it
         batcher = Batcher(

@@ -32,6 +32,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from autodidact.errors import BaseUnfit, ModelError, SettingError
+from autodidact.models import attention
 from autodidact.models.quantisation import quantise, require
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -79,7 +80,8 @@ def load(
     `dtype`: None is the format to train in (float32 on a CPU, half precision on a CUDA GPU);
     "auto" is the one to serve in: on a CPU bfloat16 where its products are clearly faster and the
     model has at least `HALF_FROM` parameters. `quantisation` concerns the linear layers' weights
-    (quantisation.py). Raises ModelError about the folder and SettingError about a setting.
+    (quantisation.py). Raises ModelError about the folder, BaseUnfit about a kind of model that
+    cannot be served, and SettingError about a setting.
     """
     transformers_logging.disable_progress_bar()
     if threads:
@@ -96,6 +98,7 @@ def load(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: cannot be loaded as a causal language model: {line}") from error
+    attention.attention_of(model.config, number)
     model.to(device)  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
     if not tokenizer.chat_template:
@@ -107,8 +110,7 @@ def load(
         raise ModelError(f"{path}: the tokenizer has no end-of-text token, so replies cannot end")
     parameters = sum(p.numel() for p in model.parameters())
     weights = "" if quantisation == "none" else ", " + quantise(model, quantisation)
-    longest = getattr(model.config, "max_position_embeddings", None) or 1024
-    context = min(int(longest), MAX_CONTEXT)
+    context = min(attention.longest(model.config, 1024), MAX_CONTEXT)
     pad = tokenizer.pad_token_id
     return LoadedBase(
         model,

@@ -28,6 +28,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from autodidact.models.attention import attention_of
 from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import opening_ids, prompt_ids
 from autodidact.types.chat import Message
@@ -62,9 +63,12 @@ def passes_for(base: LoadedBase, model: PeftModel, first_block: int, packed: boo
     plain = PaddedPasses(base, model)
     if not packed or not _has_parts(base.model):
         return plain
+    window = attention_of(base.model.config, base.model.dtype).narrowest
     try:
         fast = PackedPasses(base, model, first_block)
-        return fast if _agree(base, fast, plain) else plain
+        if not _agree(base, fast, plain):
+            return plain
+        return fast if window is None else WindowedPasses(fast, plain, window)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
         return plain  # a decoder that takes no embeddings, or no mask of this shape
 
@@ -86,6 +90,25 @@ class PaddedPasses:
     def teacher(self, rows: Sequence[Ids], wanted: Wanted) -> torch.Tensor:
         with self._model.disable_adapter():
             return self.logits(rows, wanted)
+
+
+class WindowedPasses:
+    """Packed where every layer sees all of every row, else the plain way: a packed row's mask knows
+    no sliding windows."""
+
+    def __init__(self, packed: Passes, plain: Passes, window: int) -> None:
+        self._packed = packed
+        self._plain = plain
+        self._window = window
+
+    def logits(self, rows: Sequence[Ids], wanted: Wanted) -> torch.Tensor:
+        return self._for(rows).logits(rows, wanted)
+
+    def teacher(self, rows: Sequence[Ids], wanted: Wanted) -> torch.Tensor:
+        return self._for(rows).teacher(rows, wanted)
+
+    def _for(self, rows: Sequence[Ids]) -> Passes:
+        return self._packed if max(map(len, rows)) <= self._window else self._plain
 
 
 class PackedPasses:

@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from autodidact import checkpoints, replying
 from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS
-from autodidact.engine import Engine
+from autodidact.engine import Engine, exactness
 from autodidact.engine.batcher import Batcher
 from autodidact.errors import Busy, ContextExceeded, ModelError, NotReady, UnknownModel
 from autodidact.generators import ServingContext, follower
 from autodidact.generators.local import LocalGenerator, LocalSettings
 from autodidact.models import bases, loading
+from autodidact.models.attention import Attention
 from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import prompt_ids
 from autodidact.settings import ServerSettings
@@ -803,3 +804,28 @@ def test_a_base_that_cannot_be_had_is_said_and_tried_again(stand: Stand) -> None
     wait_for(lambda: generator.status().state == "ready", 30, "the base")
     assert seen == ["the Hub is out of reach", "ZeroDivisionError"]
     assert generator.status().reason == ""
+
+
+def test_a_base_that_cannot_be_served_is_refused_by_name_and_not_tried_again(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here by masks that say something else than the model's own, as an unknown family's might."""
+    tried: list[bool] = []
+
+    def resolve() -> bases.Base:
+        tried.append(True)
+        return stand.found
+
+    monkeypatch.setattr(exactness, "TRIED", frozenset())
+    monkeypatch.setattr(follower, "RETRY_S", 0.01)
+    mask = Attention.mask
+    monkeypatch.setattr(
+        Attention, "mask", lambda self, at, keys: mask(Attention({"x": 7}), at, keys)
+    )
+    generator = stand.start(resolve)
+    wait_for(lambda: generator.status().state == "failed", 30, "the refusal")
+    assert generator.status().reason.startswith("llama: replies that share a batch would not be")
+    with pytest.raises(NotReady, match="no model: llama: "):
+        generator.prepare(QUESTION, GREEDY)
+    wait_for(lambda: not generator._follower._thread.is_alive(), 30, "the end of trying")
+    assert tried == [True]

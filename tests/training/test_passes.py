@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import MistralConfig, MistralForCausalLM
 
 from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import opening_ids, prompt_ids
 from autodidact.training import passes
 from autodidact.training.anchors import Anchor
 from autodidact.training.objectives import AnchorDivergence, AnswerLoss
-from autodidact.training.passes import PackedPasses, PaddedPasses, passes_for
+from autodidact.training.passes import PackedPasses, PaddedPasses, WindowedPasses, passes_for
 from autodidact.training.recipe import Recipe
 from autodidact.training.sequences import TrainingSequence
 from autodidact.training.sft import Trainer
@@ -31,8 +33,6 @@ ANCHORS = [Anchor(tuple((7 * i + j * j) % 300 + 5 for j in range(24)), 1 + i) fo
 
 
 def trainer(base: LoadedBase, *, packed: bool, first_block: int = 1) -> Trainer[TrainingSequence]:
-    from dataclasses import replace
-
     recipe = replace(RECIPE, first_block=first_block)
     made: Trainer[TrainingSequence] = Trainer(base, AnswerLoss(), recipe, ANCHORS)
     if not packed:  # the same batches and anchors, the plain way
@@ -160,6 +160,28 @@ def test_a_decoder_that_does_not_come_apart_goes_the_plain_way(
     made = trainer(base, packed=True)
     assert isinstance(made.passes, PaddedPasses)
     assert made.step(rows(base), 0.5) > 0
+
+
+def test_rows_beyond_a_sliding_window_go_the_plain_way(smollm2: LoadedBase) -> None:
+    config = MistralConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=96, initializer_range=0.15,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    base = replace(smollm2, model=MistralForCausalLM(config).eval().requires_grad_(False))
+    model = trainer(base, packed=False).model
+    made = passes_for(base, model, 1, packed=True)
+    assert isinstance(made, WindowedPasses)
+    for length in (20, 96, 97, 150):
+        ids = [[(7 * i + n) % 300 + 5 for i in range(length - n)] for n in range(2)]
+        wanted = [[len(row) - 1] for row in ids]
+        plain = PaddedPasses(base, model)
+        for ours, right in (
+            (made.logits(ids, wanted), plain.logits(ids, wanted)),
+            (made.teacher(ids, wanted), plain.teacher(ids, wanted)),
+        ):
+            assert torch.allclose(ours, right, atol=1e-4), length
+        assert isinstance(made._for(ids), PackedPasses if length <= 96 else PaddedPasses)
 
 
 def test_packing_that_would_give_other_numbers_is_not_used(
