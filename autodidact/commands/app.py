@@ -166,8 +166,8 @@ def _status(home: Path) -> dict[str, Any]:
     said = store.status.read()
     if said is not None:
         found["learner"] = _learner(said)
-    states = ("queued", "studying", "learned", "given_up", "unusable", "superseded", "forgetting",
-              "forgotten")  # fmt: skip
+    states = ("queued", "studying", "learned", "given_up", "unusable", "superseded", "withdrawn",
+              "forgetting", "forgotten")  # fmt: skip
     found["documents"] = {state: store.documents.count(state) for state in states}
     found["sources"] = [
         {"name": s.name, "documents": s.documents, "error": s.error, "last_at": s.last_at}

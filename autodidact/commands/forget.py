@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from autodidact import inbox, settings
-from autodidact.errors import AutodidactError
+from autodidact.errors import AutodidactError, SettingError
 from autodidact.store.documents import StoredDocument
 from autodidact.store.ledger import LearnerStore
 
@@ -66,20 +66,29 @@ If no learner runs, this does it now: python web_learner.py --once"""
 
 
 def forget(
-    what: Annotated[str, typer.Argument(help="Id, address or title of a document, or a source.")],
+    what: Annotated[
+        str, typer.Argument(help="Id, address or title of a document, or a source.")
+    ] = "",
+    gone: Annotated[
+        bool, typer.Option("--gone", help="All that was learned and is gone from its source.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: Annotated[Path | None, typer.Option(help="Folder shared by learner and server.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
 ) -> None:
     """Forget a document, or all of a source: its text, its questions, what was learned from it."""
+    if bool(what) == gone:
+        raise SettingError("forget: name a document or a source, or give --gone")
     root = settings.load(config, home=home).home
     if not (root / "learner.db").exists():
         raise AutodidactError(f"{root}: no learner has run here yet; start web_learner.py")
     store = LearnerStore(root / "learner.db", readonly=True)
     try:
-        found = find(store, what)
+        found = store.documents.gone() if gone else find(store, what)
     finally:
         store.close()
+    if not found:
+        raise AutodidactError("nothing that was learned is gone from its source")
     print(f"To be forgotten:\n{listing(found)}")
     if not yes and not typer.confirm("Forget for good?"):
         raise AutodidactError("nothing was forgotten")

@@ -78,8 +78,8 @@ class Learner:
         self._hear = hear
         self._lock_handle = lock_handle
         self._agenda = Agenda(settings, store, base)
-        self._intake = Intake(settings, store, sources, hear, self.stopping)
         self._upkeep = Upkeep(settings.home, store, settings.keep_versions, hear, self.stopping)
+        self._intake = Intake(settings, store, sources, hear, self.stopping, self._upkeep.index)
 
     def fetch(self, *, retry: bool = False) -> int:
         """Ask the sources for something new; see `Intake.fetch`. May run beside a cycle."""

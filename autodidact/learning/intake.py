@@ -1,6 +1,7 @@
 """From the sources to the queue: what is new is fetched, curated, stored and read.
 
-A source that is out of reach is tried again later, ever more seldom, and the others go on.
+A source that is out of reach is tried again later, ever more seldom, and the others go on. What a
+source has no more is withdrawn: it is not looked up nor repeated any longer.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from autodidact import curation
 from autodidact.errors import SourceError
@@ -21,13 +22,14 @@ from autodidact.store.ledger import LearnerStore
 from autodidact.types.cycle import Verdict
 from autodidact.types.documents import Document
 from autodidact.types.events import PhaseEvent
-from autodidact.types.protocols import Source
+from autodidact.types.protocols import Inventory, Source
 
 log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Asks the sources; `stopping` ends it between two documents."""
+    """Asks the sources; `stopping` ends it between two documents. `offers_changed` is called when
+    learned documents were withdrawn, have come back or have moved."""
 
     def __init__(
         self,
@@ -36,8 +38,10 @@ class Intake:
         sources: Sequence[Source],
         hear: Hear,
         stopping: threading.Event,
+        offers_changed: Callable[[], None],
     ) -> None:
         self._store = store
+        self._offers_changed = offers_changed
         self._sources = list(sources)
         self._hear = hear
         self._stopping = stopping
@@ -60,36 +64,82 @@ class Intake:
             return 0
         if retry and source.name not in self._retries:
             return 0
-        new = 0
-        since = self._store.sources.get(source.name).cursor
         self._hear(PhaseEvent("fetching"))
+        passing = _Pass(self._store, source.name)
+        offered = self._store.documents.offered()
         try:
-            for document in source.documents(since):
+            for document in source.documents(self._store.sources.get(source.name).cursor):
                 if self._stopping.is_set():
-                    return new
-                new += self._take(document)
-                self._store.sources.update(source.name, cursor=document.cursor)
+                    return passing.new
+                self._take(document, passing)
         except SourceError as error:
             next_at, line = outage.failed(error)
             self._retries[source.name] = next_at
             self._store.sources.update(source.name, error=str(error), next_at=next_at)
             if line:
                 log.warning("%s", line)
-            return new
+            return passing.new
+        finally:
+            passing.keep_cursor()
+        gone = source.gone if isinstance(source, Inventory) else _not_known
+        self._store.documents.follow(source.name, passing.given, gone)
+        self._tell(source.name, offered)
         self._retries.pop(source.name, None)
         if line := outage.recovered():
             log.info("%s", line)
         self._store.sources.update(source.name, error="", last_at=time.time())
-        if new:
-            log.info("%s: %d new documents", source.name, new)
-        return new
+        if passing.new:
+            log.info("%s: %d new documents", source.name, passing.new)
+        return passing.new
 
-    def _take(self, document: Document) -> int:
+    def _tell(self, source: str, before: set[tuple[int, str, str]]) -> None:
+        """Where what may be looked up has changed: see to it, and say what has gone."""
+        now = self._store.documents.offered()
+        if now == before:
+            return
+        self._offers_changed()
+        if lost := len({row[0] for row in before} - {row[0] for row in now}):
+            log.info(
+                "%s: %d learned documents are not there any more, or say something else: no longer "
+                "looked up nor repeated; to unlearn them: python -m autodidact forget --gone",
+                source, lost,
+            )  # fmt: skip
+
+    def _take(self, document: Document, passing: _Pass) -> None:
         curated = curation.curate(document, self._filters)
+        passing.at(document.cursor)
         if isinstance(curated, Verdict):
             log.debug("refused: %s", curated.lines[0])
-            return 0
+            return
+        passing.given.setdefault(curated.digest, {})[curated.uri] = curated.title
         if not self._store.documents.add(curated, RULES):
-            return 0
+            return
+        passing.new += 1
+        passing.keep_cursor()
         admission.read_waiting(self._store, self._stopping)
-        return 1
+
+
+def _not_known(uri: str) -> bool:
+    """Of a source that does not give all that it has, nothing is ever known to be gone."""
+    return False
+
+
+class _Pass:
+    """One reading of a source: what it gave, as `DocumentTable.follow` takes it, and how far it has
+    come. The cursor is stored with each new document and at the end: a transaction for each of
+    thousands of known ones took most of the time."""
+
+    def __init__(self, store: LearnerStore, source: str) -> None:
+        self.new = 0
+        self.given: dict[str, dict[str, str]] = {}
+        self._store = store
+        self._source = source
+        self._cursor: str | None = None
+
+    def at(self, cursor: str) -> None:
+        self._cursor = cursor
+
+    def keep_cursor(self) -> None:
+        if self._cursor is not None:
+            self._store.sources.update(self._source, cursor=self._cursor)
+            self._cursor = None

@@ -44,6 +44,7 @@ class Upkeep:
         self._keep_versions = keep_versions
         self._hear = hear
         self._stopping = stopping
+        self._indexing = threading.Lock()
 
     def recover(self) -> None:
         """At start: make good what a kill left open, by what stands on disk."""
@@ -79,17 +80,22 @@ class Upkeep:
         self.settle()
         for version in checkpoints.retain(self._home, self._keep_versions):
             log.debug("version %s deleted", checkpoints.name(version))
-        self._index()
+        self.index()
 
     def settle(self) -> None:
         """Finish forgetting where no further cycle is needed for it."""
         if count := forget.settle(self._home, self._store):
             self._hear(ForgottenEvent())
             log.info("%d documents forgotten", count)
+            self.index()
+
+    def index(self) -> None:
+        """Bring the passages that chat may look up in line with what is learned. From any thread:
+        what is learned is read within the turn, so that the last to have it knows the latest."""
+        with self._indexing:
             self._index()
 
     def _index(self) -> None:
-        """Bring the passages that chat may look up in line with what is learned."""
         learned = self._store.documents.in_state("learned")
         with_index = passages.PassageIndex(self._home / "passages.db")
         try:
@@ -114,7 +120,7 @@ class Upkeep:
                 now = checkpoints.current(self._home)  # the last of several rollbacks counts
                 count = self._store.documents.requeue_after(now)
                 log.info("rolled back to %d; %d documents back in the queue", now, count)
-                self._index()
+                self.index()
             elif isinstance(wish, inbox.Forget):
                 self._forget(wish.documents)
             else:
@@ -128,7 +134,7 @@ class Upkeep:
             self._store.cycles.finish(cycle, "interrupted", (why,), None)
         checkpoints.clear_staging(self._home)
         count = self._store.documents.forget(documents)
-        self._index()
+        self.index()
         log.info("%d documents to be forgotten", count)
 
     def _published_report(self, version: int) -> CycleReport | None:

@@ -30,6 +30,7 @@ class Files:
         self._target = folder.resolve()
         self.name = f"files:{_printable(self._folder.name)}"
         self._told: set[str] = set()
+        self._unseen: set[str] = set()
 
     def documents(self, since: str | None) -> Iterator[Document]:
         """Every document of the folder, whatever `since` says; `cursor` is the file's time.
@@ -37,6 +38,7 @@ class Files:
         A time of change cannot tell what is new: copies and checkouts carry old times, and clocks
         are put back. Reading a folder again is cheap, and the store knows a text that it has.
         """
+        self._unseen.clear()
         if not self._folder.is_dir():
             what = "is not a folder" if self._folder.exists() else "no such folder"
             raise SourceError(f"{self._folder}: {what}; create it or change sources.files")
@@ -45,14 +47,17 @@ class Files:
                 reading = read(path)
                 changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             except SourceError as error:
+                if isinstance(error.__cause__, OSError):
+                    self._unseen.add(self._uri(path))
                 self._warn(str(error))
                 continue
             except OSError as error:
+                self._unseen.add(self._uri(path))
                 self._warn(f"{path}: {error.strerror or error}")
                 continue
             yield Document(
                 source=self.name,
-                uri=_printable(path.relative_to(self._folder.parent).as_posix()),
+                uri=self._uri(path),
                 title=_printable(reading.title),
                 text=reading.text,
                 license=reading.license,
@@ -60,10 +65,19 @@ class Files:
                 cursor=changed.isoformat(timespec="seconds"),
             )
 
+    def gone(self, uri: str) -> bool:
+        """Whether the folder has no readable text at this address: its file was deleted, renamed or
+        emptied. False while it, or a folder above it, may not be read."""
+        return not any(uri == one or uri.startswith(f"{one}/") for one in self._unseen)
+
+    def _uri(self, path: Path) -> str:
+        return _printable(path.relative_to(self._folder.parent).as_posix())
+
     def _paths(self, folder: Path) -> Iterator[Path]:
         def unreadable(error: OSError) -> None:
             if Path(error.filename) == folder:
                 raise SourceError(f"{folder}: {error.strerror}; check its permissions") from error
+            self._unseen.add(self._uri(Path(error.filename)))
             self._warn(f"{error.filename}: {error.strerror}")
 
         for parent, folders, files in os.walk(folder, onerror=unreadable):

@@ -16,10 +16,14 @@ import codecs
 import logging
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from autodidact.errors import SourceError
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 MAX_BYTES = 5_000_000
 _BOMS = (
@@ -89,7 +93,7 @@ def decode(data: bytes) -> str:
     else:
         text = data.decode("utf-8", "replace")
         lost = text.count("\ufffd")
-        if lost > sum(character > "\x7f" for character in text) - lost:
+        if lost and lost > sum(character > "\x7f" for character in text) - lost:
             text = data.decode("cp1252", "replace")
     if len(_CONTROL.findall(text)) * 50 > len(text):
         raise ValueError("binary data, not text")
@@ -124,10 +128,8 @@ def markdown(data: bytes) -> FileText:
 
 def _markdown_blocks(source: str) -> Iterator[tuple[str, str]]:
     """(tag of the element, its text) for each paragraph, heading, list item and table row."""
-    from markdown_it import MarkdownIt
-
     tag, cells = "", []
-    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(source):
+    for token in _markdown_parser().parse(source):
         if token.type == "inline":
             text = _one_line(
                 "".join(_inline(child.type, child.content) for child in token.children or [])
@@ -141,6 +143,14 @@ def _markdown_blocks(source: str) -> Iterator[tuple[str, str]]:
             cells = []
         else:
             tag = token.tag
+
+
+@cache
+def _markdown_parser() -> MarkdownIt:
+    """Made once: making it takes as long as parsing a page."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 
 def _inline(kind: str, content: str) -> str:

@@ -2,16 +2,17 @@
 
 A document's state is `queued` → `studying` (cycle n) → `learned` (version n), or `given_up` after
 too many rejected or failed cycles, `superseded` when its source delivered a newer text, `unusable`
-when no rule finds a fact in it. One that is to be forgotten is `forgetting` as long as a version
-that learned from it may serve, then `forgotten`: its text, title, probes and answers are gone, its
-digest and a hash of its address stay so that no source brings it back. A `control` is never taught.
+when no rule finds a fact in it, `withdrawn` when its source has it no more. One that is to be
+forgotten is `forgetting` as long as a version that learned from it may serve, then `forgotten`: its
+text, title, probes and answers are gone, its digest and a hash of its address stay so that no
+source brings it back. A `control` is never taught.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,7 +51,10 @@ class DocumentTable:
 
         A text that was superseded and comes back (its source took a change back) is queued again.
         What a source gives at an address that was forgotten is not taken, whatever it says by now.
+        A text that was withdrawn counts as known: `follow` brings it back.
         """
+        if self._settled(document, rules):
+            return False
         with self._db.write() as db:
             if db.conn.execute(
                 "SELECT 1 FROM documents WHERE source = ? AND uri IN (?, ?) "
@@ -76,6 +80,57 @@ class DocumentTable:
                 {**asdict(document), "state": "queued", "tries": 0, "added_at": time.time()}
             )
         return True
+
+    def _settled(self, document: Document, rules: int) -> bool:
+        """Whether this text is known and nothing is to be done: asked without a transaction,
+        because most of what a folder gives has been there before."""
+        row = self._db.read().conn.execute(
+            "SELECT state, rules FROM documents WHERE digest = ?", (document.digest,)
+        ).fetchone()  # fmt: skip
+        if row is None or row["state"] == "superseded":
+            return False
+        return not (0 < row["rules"] < rules and row["state"] in ("queued", "unusable"))
+
+    def follow(
+        self,
+        source: str,
+        given: Mapping[str, Mapping[str, str]],
+        gone: Callable[[str], bool],
+    ) -> None:
+        """Bring the rows in line with what a source has just given: `given` has, by digest, the
+        titles by the addresses where that text stands. `gone` says whether there is nothing more at
+        an address, as far as the source knows.
+
+        A text that moved has its new address. One that stands nowhere any more is withdrawn, and
+        superseded where another text stands in its place; neither is offered, repeated or asked
+        about, and what weights know of it stays until it is forgotten. A withdrawn text that is
+        given again is what it was: learned, if it was never unlearned meanwhile, else queued.
+        """
+        taken = {uri for titles in given.values() for uri in titles}
+        with self._db.write() as db:
+            for row in db.conn.execute(
+                "SELECT id, source, uri, digest, state, cycle FROM documents "
+                "WHERE (source = ? AND state IN ('queued', 'learned', 'unusable', 'given_up')) "
+                "OR state = 'withdrawn'",
+                (source,),
+            ).fetchall():
+                titles = given.get(row["digest"])
+                change: dict[str, Any] = {}
+                if titles:
+                    here = row["source"] == source and row["uri"] in titles
+                    if not here:
+                        uri, title = next(iter(titles.items()))
+                        change = {"source": source, "uri": uri, "title": title}
+                    if row["state"] == "withdrawn":
+                        back = "queued" if row["cycle"] is None else "learned"
+                        change |= {"state": back, "tries": 0}
+                elif row["source"] == source and row["state"] != "withdrawn":
+                    if row["uri"] in taken:
+                        change = {"state": "superseded"}
+                    elif gone(row["uri"]):
+                        change = {"state": "withdrawn"}
+                if change:
+                    db.table("documents").update(row["id"], change)
 
     def control(self, document: Document) -> int | None:
         """The number of a text that is never taught, stored if it is new, below 0; None if the same
@@ -159,6 +214,20 @@ class DocumentTable:
         )  # fmt: skip
         return [_stored(row) for row in rows]
 
+    def gone(self) -> list[StoredDocument]:
+        """Documents that were taught, and that their sources have no more, or another text for."""
+        rows = self._db.read().table("documents").rows_where(
+            "state IN ('withdrawn', 'superseded') AND cycle IS NOT NULL", order_by="id"
+        )  # fmt: skip
+        return [_stored(row) for row in rows]
+
+    def offered(self) -> set[tuple[int, str, str]]:
+        """Number, address and title of each learned document: what chat may look up."""
+        rows = self._db.read().conn.execute(
+            "SELECT id, uri, title FROM documents WHERE state = 'learned'"
+        )
+        return {(row["id"], row["uri"], row["title"]) for row in rows}
+
     def titles(self) -> list[str]:
         """Titles of all documents that are not forgotten."""
         rows = self._db.read().table("documents").rows_where(
@@ -174,6 +243,10 @@ class DocumentTable:
             cursor = db.conn.execute(
                 "UPDATE documents SET state = 'queued', cycle = NULL "
                 "WHERE state = 'learned' AND cycle > ?",
+                (version,),
+            )
+            db.conn.execute(
+                "UPDATE documents SET cycle = NULL WHERE state = 'withdrawn' AND cycle > ?",
                 (version,),
             )
             return int(cursor.rowcount)
@@ -214,6 +287,11 @@ def end_study(db: sqlite_utils.Database, cycle: int, state: CycleState) -> None:
     if state == "published":
         db.conn.execute(
             "UPDATE documents SET state = 'learned' WHERE state = 'studying' AND cycle = ?",
+            (cycle,),
+        )
+        db.conn.execute(  # made from the rest: withdrawn texts are not known any more, or not well
+            "UPDATE documents SET cycle = NULL WHERE state = 'withdrawn' "
+            "AND (SELECT kind FROM cycles WHERE n = ?) != 'learn'",
             (cycle,),
         )
         return

@@ -146,4 +146,9 @@ def _v3(db: sqlite_utils.Database) -> None:
     db.table("results").add_column("within", float)
 
 
-MIGRATIONS = (_v1, _v2, _v3, material.create, material.add_sentences)
+def _v6(db: sqlite_utils.Database) -> None:
+    """A text is looked for by its digest, whatever its source, each time that it is delivered."""
+    db.table("documents").create_index(["digest"])
+
+
+MIGRATIONS = (_v1, _v2, _v3, material.create, material.add_sentences, _v6)

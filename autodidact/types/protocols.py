@@ -28,6 +28,16 @@ class Source(Protocol):
     def documents(self, since: str | None) -> Iterator[Document]: ...
 
 
+@runtime_checkable
+class Inventory(Protocol):
+    """A source that gives all that it has each time: what it gives no more is gone from it."""
+
+    def gone(self, uri: str) -> bool:
+        """Of an address that `documents`, read to its end, has not given: whether there is nothing.
+        False where it could not be looked at."""
+        ...
+
+
 class Filter(Protocol):
     """What judges a document before it is stored. `check` gets it normalised, and gives it back, as
     it is or with another text, or else the reason for refusing it, without the document's name."""

@@ -94,7 +94,9 @@ def test_a_ledger_of_the_first_version_goes_on(
         patch.setattr(ledger, "MIGRATIONS", ledger.MIGRATIONS[:1])
         old = LearnerStore(path)
         for number in (1, 2):
-            old.documents.add(document(number))
+            row = {**asdict(document(number)), "state": "queued", "tries": 0, "added_at": 1.0}
+            with old._db.write() as db:
+                db.table("documents").insert(row)
         with old._db.write() as db:
             for n, outcome in ((1, "published"), (2, "rejected")):
                 db.conn.execute(
@@ -107,8 +109,8 @@ def test_a_ledger_of_the_first_version_goes_on(
             del frozen[name]
         with old._db.write() as db:
             db.table("probes").insert(frozen)
-        row = {"probe_id": probe(1).id, "split": "taught", "reply": "Ida", "correct": 1}
-        old.probes.record(1, "candidate", [{**row, "logprob": -0.5, "margin": 1.0}])
+        answered = {"probe_id": probe(1).id, "split": "taught", "reply": "Ida", "correct": 1}
+        old.probes.record(1, "candidate", [{**answered, "logprob": -0.5, "margin": 1.0}])
         with old._db.write() as db:
             db.conn.execute("UPDATE documents SET state = 'learned', cycle = 1 WHERE id = 1")
         old.close()
