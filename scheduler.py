@@ -126,7 +126,7 @@ class Timetable:
                 if report is None:
                     break
                 self._reporter.verdict(report)
-                if report.state == "failed":
+                if report.state == "failed" or report.starved:
                     self._again_at, line = self._failing.failed(_why(report))
                     if line:
                         log.warning("%s", line)

@@ -15,6 +15,7 @@
     ├── LockHeld               5  another learner (or server) works in this folder
     ├── Misfit                 1  what one process wrote for another has not the fields it must
     ├── TrainingError          1  the study process failed; the cycle is recorded as failed
+    │   └── OutOfMemory        1  … for want of memory; another time it may do
     └── GeneratorError         1  a reply cannot be made; `status` is the HTTP status it maps to
         ├── UnknownModel       404
         ├── ContextExceeded    400
@@ -92,7 +93,11 @@ class Misfit(AutodidactError):
 
 
 class TrainingError(AutodidactError):
-    pass
+    """A study failed."""
+
+
+class OutOfMemory(TrainingError):
+    """The study had not enough memory, or was killed as if for that."""
 
 
 class GeneratorError(AutodidactError):

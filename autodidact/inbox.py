@@ -1,8 +1,8 @@
 """`<home>/inbox`: wishes to the learner, which acts on them before its next cycle.
 
 A wish is a small JSON file, renamed into place whole: `{"do": "rollback", "to": 41}` or
-`{"do": "forget", "documents": [3, 1]}`. The learner deletes it when it has acted on it; so a kill
-in between lets it act twice, which must do no harm.
+`{"do": "forget", "documents": [3, 1]}`, likewise "retry". The learner deletes it when it has acted
+on it; so a kill in between lets it act twice, which must do no harm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ class Forget:
     documents: tuple[int, ...]
 
 
-Wish = Rollback | Forget
+@dataclass(frozen=True)
+class Retry:
+    """These documents were given up, and are to be tried again."""
+
+    documents: tuple[int, ...]
+
+
+Wish = Rollback | Forget | Retry
 
 
 def leave(home: Path, wish: Wish) -> Path:
@@ -56,7 +63,8 @@ def waiting(home: Path) -> list[tuple[Path, Wish | None]]:
 def _told(wish: Wish) -> tuple[str, dict[str, Any]]:
     if isinstance(wish, Rollback):
         return "rollback", {"to": wish.to}
-    return "forget", {"documents": list(wish.documents)}
+    kind = "forget" if isinstance(wish, Forget) else "retry"
+    return kind, {"documents": list(wish.documents)}
 
 
 def _read(path: Path) -> Wish | None:
@@ -67,6 +75,7 @@ def _read(path: Path) -> Wish | None:
     match told:
         case {"do": "rollback", "to": int(to)}:
             return Rollback(to)
-        case {"do": "forget", "documents": list(documents)}:
-            return Forget(tuple(i for i in documents if isinstance(i, int)))
+        case {"do": "forget" | "retry" as kind, "documents": list(documents)}:
+            numbers = tuple(i for i in documents if isinstance(i, int))
+            return Forget(numbers) if kind == "forget" else Retry(numbers)
     return None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autodidact import inbox
 from autodidact.errors import ResourceError
-from autodidact.inbox import Forget, Rollback, Wish
+from autodidact.inbox import Forget, Retry, Rollback, Wish
 
 ids = st.integers(0, 2**31)
 
@@ -22,6 +22,7 @@ ids = st.integers(0, 2**31)
         (Rollback(41), "rollback-*.json", {"do": "rollback", "to": 41}),
         (Rollback(0), "rollback-*.json", {"do": "rollback", "to": 0}),
         (Forget((3, 1)), "forget-*.json", {"do": "forget", "documents": [3, 1]}),
+        (Retry((2,)), "retry-*.json", {"do": "retry", "documents": [2]}),
     ],
 )
 def test_a_wish_is_one_whole_file(tmp_path: Path, wish: Wish, name: str, told: object) -> None:
@@ -32,7 +33,15 @@ def test_a_wish_is_one_whole_file(tmp_path: Path, wish: Wish, name: str, told: o
     assert inbox.waiting(tmp_path) == [(path, wish)]
 
 
-@given(st.lists(st.builds(Rollback, ids) | st.builds(Forget, st.lists(ids).map(tuple)), max_size=6))
+wishes_of_all_kinds = st.lists(
+    st.builds(Rollback, ids)
+    | st.builds(Forget, st.lists(ids).map(tuple))
+    | st.builds(Retry, st.lists(ids).map(tuple)),
+    max_size=6,
+)
+
+
+@given(wishes_of_all_kinds)
 def test_wishes_are_read_as_they_were_left(
     tmp_path_factory: pytest.TempPathFactory, wishes: list[Wish]
 ) -> None:

@@ -119,6 +119,17 @@ def test_after_a_failed_cycle_it_waits_for_the_next_time() -> None:
     assert run.learner.calls == ["fetch", "learn"]
 
 
+def test_without_memory_it_is_tried_ever_more_seldom() -> None:
+    starved = CycleReport(1, "interrupted", 9, reasons=(Reason("memory", "killed"),))
+    run = Run(QueueLearner(*[starved] * 5), OFTEN)
+    run.until(lambda: len(run.reporter.idles) == 2, "to be idle")
+    time.sleep(0.5)
+    run.end()
+    assert run.learner.calls.count("learn") == 1, "not at each look"
+    assert run.reporter.verdicts == [starved], "the page says why"
+    assert run.reporter.idles[-1]["next_at"] > time.time() + 20
+
+
 def test_what_waits_is_learned_at_the_next_look_not_the_next_fetch() -> None:
     run = Run(
         QueueLearner(CycleReport(1, "failed", 9)),

@@ -78,6 +78,8 @@ def status(
         print(f"           {version} could not be loaded: {reason}")
     print(f"learner    {found['learner']}")
     print("documents  " + ", ".join(f"{n} {state}" for state, n in found["documents"].items()))
+    for reason, n in found["given_up"].items():
+        print(f"           {n} given up: {reason} (again: python -m autodidact retry)")
     for source in found["sources"]:
         trouble = f"; {source['error']}" if source["error"] else ""
         print(f"source     {source['name']}: {source['documents']} documents{trouble}")
@@ -127,7 +129,8 @@ def retention(
     print(json.dumps(matrix, ensure_ascii=False) if as_json else retention_text(matrix, width))
 
 
-for command in (versions.versions, versions.pin, versions.unpin, versions.rollback, forget.forget):
+for command in (versions.versions, versions.pin, versions.unpin, versions.rollback, forget.forget,
+                forget.retry):  # fmt: skip
     app.command()(command)
 app.command()(prove)
 
@@ -151,6 +154,7 @@ def _status(home: Path) -> dict[str, Any]:
         "rejected": checkpoints.rejected(home),
         "learner": "has not run here yet",
         "documents": {},
+        "given_up": {},
         "sources": [],
         "cycles": [],
     }
@@ -169,6 +173,7 @@ def _status(home: Path) -> dict[str, Any]:
     states = ("queued", "studying", "learned", "given_up", "unusable", "superseded", "withdrawn",
               "forgetting", "forgotten")  # fmt: skip
     found["documents"] = {state: store.documents.count(state) for state in states}
+    found["given_up"] = store.documents.given_up_for()
     found["sources"] = [
         {"name": s.name, "documents": s.documents, "error": s.error, "last_at": s.last_at}
         for s in store.sources.all()

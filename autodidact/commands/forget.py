@@ -1,9 +1,11 @@
-"""`forget`: find the documents that a person means, ask, leave the wish in the learner's inbox."""
+"""`forget` and `retry`: find the documents that a person means, and leave the wish in the learner's
+inbox; before forgetting, ask."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -80,13 +82,8 @@ def forget(
     if bool(what) == gone:
         raise SettingError("forget: name a document or a source, or give --gone")
     root = settings.load(config, home=home).home
-    if not (root / "learner.db").exists():
-        raise AutodidactError(f"{root}: no learner has run here yet; start web_learner.py")
-    store = LearnerStore(root / "learner.db", readonly=True)
-    try:
+    with _ledger(root) as store:
         found = store.documents.gone() if gone else find(store, what)
-    finally:
-        store.close()
     if not found:
         raise AutodidactError("nothing that was learned is gone from its source")
     print(f"To be forgotten:\n{listing(found)}")
@@ -94,3 +91,34 @@ def forget(
         raise AutodidactError("nothing was forgotten")
     request(root, [stored.id for stored in found])
     print(f"{counted(len(found))} will be forgotten.\n{PROMISE}")
+
+
+def retry(
+    what: Annotated[
+        str, typer.Argument(help="Id, address or title of a document, or a source; all without.")
+    ] = "",
+    home: Annotated[Path | None, typer.Option(help="Folder shared by learner and server.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file.")] = None,
+) -> None:
+    """Try documents again that were given up after three cycles that came to nothing."""
+    root = settings.load(config, home=home).home
+    with _ledger(root) as store:
+        found = find(store, what) if what else store.documents.in_state("given_up")
+    given_up = [stored for stored in found if stored.state == "given_up"]
+    if not given_up:
+        of_these = "of these " if what else ""
+        raise AutodidactError(f"no document {of_these}was given up; see: status")
+    inbox.leave(root, inbox.Retry(tuple(stored.id for stored in given_up)))
+    print(f"{listing(given_up)} will be tried again, before the learner's next cycle.")
+
+
+@contextmanager
+def _ledger(home: Path) -> Iterator[LearnerStore]:
+    """The ledger, for reading. Raises AutodidactError where no learner has run."""
+    if not (home / "learner.db").exists():
+        raise AutodidactError(f"{home}: no learner has run here yet; start web_learner.py")
+    store = LearnerStore(home / "learner.db", readonly=True)
+    try:
+        yield store
+    finally:
+        store.close()

@@ -47,10 +47,18 @@ class Version:
 
 
 class Engine:
-    """`before_pass` is called before each pass, whoever asks for it, and may take its time."""
+    """`before_pass` is called before each pass, whoever asks for it, and may take its time. With
+    `parts`, fixed batches are so many times smaller than usual: where memory is short."""
 
-    def __init__(self, base: LoadedBase, before_pass: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        base: LoadedBase,
+        before_pass: Callable[[], None] = lambda: None,
+        parts: int = 1,
+    ) -> None:
         self.base = base
+        self._batch_tokens = BATCH_TOKENS // parts
+        self._logit_bytes = LOGIT_BYTES // parts
         self._before_pass = before_pass
         self.untouched = Version(0)
         self.attention: Attention = attention_of(base.model.config, base.model.dtype)
@@ -121,7 +129,8 @@ class Engine:
         """
         generator = torch.Generator(device=self.base.device).manual_seed(seed)
         replies: list[list[int]] = [[] for _ in prompts]
-        for rows in self._by_length([len(p) + max_new_tokens for p in prompts]):
+        lengths = [len(p) + max_new_tokens for p in prompts]
+        for rows in self._by_length(lengths, self._batch_tokens):
             for row, reply in zip(
                 rows,
                 self._complete(
@@ -285,9 +294,9 @@ class Engine:
     def _scored_tokens(self) -> int:
         """Of one batch."""
         if self.base.device.type != "cpu":
-            return BATCH_TOKENS
+            return self._batch_tokens
         vocabulary = int(self.base.model.get_output_embeddings().weight.shape[0])
-        return min(BATCH_TOKENS, LOGIT_BYTES // (4 * vocabulary))
+        return min(self._batch_tokens, self._logit_bytes // (4 * vocabulary))
 
     @staticmethod
     def _by_length(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[int]]:

@@ -18,7 +18,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from autodidact import checkpoints
-from autodidact.errors import AutodidactError, BaseUnfit, CheckpointError, ResourceError
+from autodidact.errors import (
+    AutodidactError,
+    BaseUnfit,
+    CheckpointError,
+    OutOfMemory,
+    ResourceError,
+)
 from autodidact.evaluation import gate, judge
 from autodidact.home import free_bytes, write_atomic
 from autodidact.learning import admission, baselines
@@ -26,7 +32,7 @@ from autodidact.learning.agenda import Agenda
 from autodidact.learning.intake import Intake
 from autodidact.learning.process import StudyStop, run_study
 from autodidact.learning.progress import Hear
-from autodidact.learning.staging import JOB, read_job, write_job
+from autodidact.learning.staging import JOB, change_job, read_job, write_job
 from autodidact.learning.upkeep import Upkeep
 from autodidact.models import bases
 from autodidact.reports import build
@@ -55,6 +61,10 @@ from autodidact.types.report import CycleReport
 
 log = logging.getLogger(__name__)
 LOW_WATER_BYTES = 512 * 2**20
+MOST_HALVINGS = 3
+"""How often a study that had too little memory is tried with half as much at once."""
+MEMORY_PAUSE_S = 10.0
+"""Before the next try: what took the memory may be gone by then."""
 ROLLED_BACK = "the version it was made from was rolled back meanwhile"
 
 
@@ -77,6 +87,7 @@ class Learner:
         self._base = base
         self._hear = hear
         self._lock_handle = lock_handle
+        self._halvings = 0
         self._agenda = Agenda(settings, store, base)
         self._upkeep = Upkeep(settings.home, store, settings.keep_versions, hear, self.stopping)
         self._intake = Intake(settings, store, sources, hear, self.stopping, self._upkeep.index)
@@ -117,16 +128,15 @@ class Learner:
             return self._close(cycle, "interrupted", (Reason("", ROLLED_BACK),), None, begun)
         self._check_parent(job, begun)
         try:
-            study = run_study(
-                checkpoints.staging(self._home, cycle) / JOB,
-                self.stopping,
-                lambda event: self._follow(job, event),
-                self._lock_handle,
-                chat_first=self._home if self.settings.schedule.gives_way else None,
-            )
+            study = self._study(job)
         except StudyStop:
             log.info("cycle %d stops here and goes on at the next start", cycle)
             return None
+        except OutOfMemory as error:  # its documents are not to blame
+            why = Reason("memory", str(error))
+            closed = self._close(cycle, "interrupted", (why,), None, begun)
+            self._upkeep.settle()
+            return closed
         except BaseUnfit as error:  # no cycle can mend it, and its documents are not to blame
             self._close(cycle, "interrupted", (Reason("", str(error)),), None, begun)
             raise
@@ -139,6 +149,32 @@ class Learner:
             return closed
         return self._decide(cycle, job, study, begun)
 
+    def _study(self, job: Job) -> StudyResult:
+        """Run the study of a job. One that has too little memory goes on, from what it had found
+        out, with half as much at once. So do later cycles, until the learner is started anew."""
+
+        def follow(event: StudyEvent) -> None:
+            self._follow(job, event)
+
+        while True:
+            self._halvings = max(self._halvings, job.halvings)
+            try:
+                return run_study(
+                    checkpoints.staging(self._home, job.cycle) / JOB,
+                    self.stopping,
+                    follow,
+                    self._lock_handle,
+                    chat_first=self._home if self.settings.schedule.gives_way else None,
+                )
+            except OutOfMemory as error:
+                if self._halvings >= MOST_HALVINGS:
+                    raise
+                log.warning("%s; it goes on with half as much at once", error)
+                job = replace(job, halvings=self._halvings + 1)
+                change_job(self._home, job)
+                if self.stopping.wait(MEMORY_PAUSE_S):
+                    raise StudyStop from error
+
     def _begin(self) -> int | None:
         """Write the job of a new cycle, probes frozen; None when there is nothing to do."""
         self._hear(PhaseEvent("preparing"))
@@ -147,7 +183,8 @@ class Learner:
         job = self._agenda.next(cycle)
         if job is None:
             return None
-        job = replace(job, known=baselines.known(self._home, job.parent))
+        known = baselines.known(self._home, job.parent)
+        job = replace(job, known=known, halvings=self._halvings)
         write_job(self._home, job)
         log.info(
             "cycle %d: %s, %d documents offered, %d probes frozen",

@@ -8,13 +8,14 @@ seconds to save its state; then it is killed (what it saved last is enough to go
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from autodidact.errors import BaseUnfit, Misfit, TrainingError
+from autodidact.errors import BaseUnfit, Misfit, OutOfMemory, TrainingError
 from autodidact.settings import PROJECT
 from autodidact.types import wire
 from autodidact.types.cycle import ArmName, Measurement
@@ -45,8 +46,9 @@ def run_study(
     chat_first: Path | None = None,
 ) -> StudyResult:
     """Run a job to its end, passing on each event. With a home in `chat_first` it has the lowest
-    priority and waits while a server of that home replies. Raises StudyStop, TrainingError or
-    BaseUnfit."""
+    priority and waits while a server of that home replies. Raises StudyStop, BaseUnfit,
+    TrainingError, and of that OutOfMemory where it had too little, or was killed: whoever kills a
+    process of ours that is not us is nearly always the system, for its memory."""
     errors = job.with_name("study.log")
     command = [sys.executable, "-m", "autodidact.learning.study"]
     command += [GIVE_WAY, str(chat_first)] if chat_first else []
@@ -89,6 +91,12 @@ def run_study(
         raise StudyStop
     if heard.base_unfit:
         raise BaseUnfit(heard.fault)
+    if heard.out_of_memory:
+        raise OutOfMemory(heard.fault)
+    if code == -signal.SIGKILL:
+        raise OutOfMemory(
+            "the study process was killed (signal 9), as the system does where memory runs out"
+        )
     raise TrainingError(
         heard.fault or f"the study process ended with {_exit(code)}: {_last_line(errors)}"
     )
@@ -100,6 +108,7 @@ class _Hearing:
     def __init__(self) -> None:
         self.fault = ""
         self.base_unfit = False
+        self.out_of_memory = False
         self._plan: PlanEvent | None = None
         self._done: DoneEvent | None = None
         self._arms: dict[ArmName, Measurement] = {}
@@ -117,6 +126,7 @@ class _Hearing:
                 self._done = event
             case ErrorEvent():
                 self.fault, self.base_unfit = event.message, event.base_unfit
+                self.out_of_memory = event.out_of_memory
 
     def result(self) -> StudyResult | None:
         """None of a study that did not come to its end."""

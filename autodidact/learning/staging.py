@@ -24,6 +24,11 @@ def write_job(home: Path, job: Job) -> None:
     write_atomic(staging / JOB, wire.to_json(job).encode())
 
 
+def change_job(home: Path, job: Job) -> None:
+    """Write a job anew where its study has begun: what that found out stays."""
+    write_atomic(checkpoints.staging(home, job.cycle) / JOB, wire.to_json(job).encode())
+
+
 def read_job(home: Path, cycle: int) -> Job | None:
     """The job of a cycle if it can (still) be worked on: its parent is what serves now."""
     path = checkpoints.staging(home, cycle) / JOB

@@ -123,6 +123,9 @@ class Upkeep:
                 self.index()
             elif isinstance(wish, inbox.Forget):
                 self._forget(wish.documents)
+            elif isinstance(wish, inbox.Retry):
+                count = self._store.documents.retry(wish.documents)
+                log.info("%d documents that were given up are back in the queue", count)
             else:
                 log.warning("inbox/%s: not understood; dropped", path.name)
             path.unlink()

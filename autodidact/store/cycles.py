@@ -88,7 +88,7 @@ class CycleTable:
                     "report": wire.to_json(report) if report else None,
                 },
             )
-            documents.end_study(db, cycle, state)
+            documents.end_study(db, cycle, state, reasons)
 
     # Looking -----------------------------------------------------------------------------
 

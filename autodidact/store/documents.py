@@ -20,7 +20,7 @@ import sqlite_utils
 
 from autodidact.store import material, scrub
 from autodidact.store.connection import Connections
-from autodidact.types.cycle import CycleState
+from autodidact.types.cycle import CycleState, Reason
 from autodidact.types.documents import Document
 
 MAX_TRIES = 3
@@ -251,6 +251,25 @@ class DocumentTable:
             )
             return int(cursor.rowcount)
 
+    def retry(self, document_ids: Sequence[int]) -> int:
+        """Documents that were given up go back to the queue, as if never tried. Returns how
+        many."""
+        with self._db.write() as db:
+            cursor = db.conn.execute(
+                "UPDATE documents SET state = 'queued', tries = 0, reason = NULL "
+                "WHERE id IN (SELECT value FROM json_each(?)) AND state = 'given_up'",
+                (json.dumps(list(document_ids)),),
+            )
+            return int(cursor.rowcount)
+
+    def given_up_for(self) -> dict[str, int]:
+        """Why documents were given up, and how many for each reason."""
+        rows = self._db.read().conn.execute(
+            "SELECT reason, COUNT(*) AS n FROM documents WHERE state = 'given_up' "
+            "GROUP BY reason ORDER BY n DESC, reason"
+        )
+        return {row["reason"] or "not known": int(row["n"]) for row in rows}
+
     def forget(self, document_ids: Sequence[int]) -> int:
         """Mark documents as to be forgotten. Returns how many that were not yet."""
         with self._db.write() as db:
@@ -281,9 +300,11 @@ def begin_study(db: sqlite_utils.Database, cycle: int, document_ids: Sequence[in
     )
 
 
-def end_study(db: sqlite_utils.Database, cycle: int, state: CycleState) -> None:
+def end_study(
+    db: sqlite_utils.Database, cycle: int, state: CycleState, reasons: Sequence[Reason]
+) -> None:
     """What a cycle that has ended taught: published → learned, else back to the queue; given up
-    after too many tries."""
+    after too many tries, for the `reasons` of the last."""
     if state == "published":
         db.conn.execute(
             "UPDATE documents SET state = 'learned' WHERE state = 'studying' AND cycle = ?",
@@ -297,10 +318,16 @@ def end_study(db: sqlite_utils.Database, cycle: int, state: CycleState) -> None:
         return
     tried = 1 if state in ("rejected", "failed") else 0
     db.conn.execute(
-        "UPDATE documents SET tries = tries + ?, cycle = NULL, "
-        "state = CASE WHEN tries + ? >= ? THEN 'given_up' ELSE 'queued' END "
-        "WHERE state = 'studying' AND cycle = ?",
-        (tried, tried, MAX_TRIES, cycle),
+        "UPDATE documents SET tries = tries + :tried, cycle = NULL, "
+        "state = CASE WHEN tries + :tried >= :most THEN 'given_up' ELSE 'queued' END, "
+        "reason = CASE WHEN tries + :tried >= :most THEN :why END "
+        "WHERE state = 'studying' AND cycle = :cycle",
+        {
+            "tried": tried,
+            "most": MAX_TRIES,
+            "why": "; ".join(reason.line for reason in reasons) or state,
+            "cycle": cycle,
+        },
     )
 
 

@@ -45,6 +45,11 @@ class Loss(Protocol[Row_contra]):
 
     right: Sequence[bool]
 
+    def shares(self, batch: Sequence[Row_contra]) -> Sequence[float]:
+        """What part each row has in the loss of the batch; together 1, or 0 where nothing is
+        supervised."""
+        ...
+
     def __call__(self, passes: Passes, batch: Sequence[Row_contra]) -> torch.Tensor: ...
 
 
@@ -54,6 +59,10 @@ class AnswerLoss:
 
     def __init__(self) -> None:
         self.right: Sequence[bool] = ()
+
+    def shares(self, batch: Sequence[TrainingSequence]) -> Sequence[float]:
+        counts = [sum(label != -100 for label in row.labels[1:]) for row in batch]
+        return [count / max(1, sum(counts)) for count in counts]
 
     def __call__(self, passes: Passes, batch: Sequence[TrainingSequence]) -> torch.Tensor:
         due = [[i for i, label in enumerate(row.labels) if i and label != -100] for row in batch]

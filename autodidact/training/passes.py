@@ -57,15 +57,21 @@ class Passes(Protocol):
         ...
 
 
-def passes_for(base: LoadedBase, model: PeftModel, first_block: int, packed: bool) -> Passes:
+def passes_for(
+    base: LoadedBase,
+    model: PeftModel,
+    first_block: int,
+    packed: bool,
+    parts: int = 1,
+) -> Passes:
     """Packed passes where they are wanted and give the numbers of the plain ones on this base.
-    `first_block`: the lowest one with an adapter."""
+    `first_block`: the lowest one with an adapter. `parts`: so many times less is kept."""
     plain = PaddedPasses(base, model)
     if not packed or not _has_parts(base.model):
         return plain
     window = attention_of(base.model.config, base.model.dtype).narrowest
     try:
-        fast = PackedPasses(base, model, first_block)
+        fast = PackedPasses(base, model, first_block, parts)
         if not _agree(base, fast, plain):
             return plain
         return fast if window is None else WindowedPasses(fast, plain, window)
@@ -112,9 +118,12 @@ class WindowedPasses:
 
 
 class PackedPasses:
-    """Each row at once, nothing twice. Memory: `KEPT_BYTES`, and the activations of a step."""
+    """Each row at once, nothing twice. Memory: `KEPT_BYTES` in so many `parts`, and the activations
+    of a step."""
 
-    def __init__(self, base: LoadedBase, model: PeftModel, first_block: int) -> None:
+    def __init__(
+        self, base: LoadedBase, model: PeftModel, first_block: int, parts: int = 1
+    ) -> None:
         self._device = base.device
         self._opening = tuple(opening_ids(base))
         self._adapters = model
@@ -124,8 +133,8 @@ class PackedPasses:
         self._below = _part(base.model, slice(first_block), normed=False)
         self._above = _part(tree, slice(first_block, count), normed=True)
         self._head = _part(base.model, slice(count, count), normed=False)
-        self._hidden = _Kept(KEPT_BYTES)
-        self._last = _Kept(KEPT_BYTES // 4)
+        self._hidden = _Kept(KEPT_BYTES // parts)
+        self._last = _Kept(KEPT_BYTES // 4 // parts)
 
     def logits(self, rows: Sequence[Ids], wanted: Wanted) -> torch.Tensor:
         layout = _Layout(self._opening, rows)

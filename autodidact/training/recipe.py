@@ -30,7 +30,8 @@ class Recipe:
     sampler (`passes`, `sampler`), else padded, in woven passes over texts too. A fact is
     shown `least` to `most` times. `sentences`: what is taught is answered by a short sentence, as a
     pretrained model answers everything; taught bare answers, it lost what it knew of the world and
-    kept only the form (docs/lab-log.md)."""
+    kept only the form (docs/lab-log.md). `parts`: a batch is computed in so many, where memory is
+    short; the step is the same."""
 
     rank: int
     learning_rate: float
@@ -45,6 +46,7 @@ class Recipe:
     least: int = 48
     most: int = 400
     sentences: bool = False
+    parts: int = 1
 
 
 def recipe_of(base: LoadedBase, settings: TrainingSettings, *, autocast: bool) -> Recipe:

@@ -95,8 +95,9 @@ class Trainer(Generic[Row]):
             recipe.seed,
             packed=recipe.packed,
         )
+        self.right: Sequence[bool] = ()
         self.model.train()
-        self.passes = passes_for(base, self.model, recipe.first_block, recipe.packed)
+        self.passes = passes_for(base, self.model, recipe.first_block, recipe.packed, recipe.parts)
 
     def _start_from(self, adapter: dict[str, torch.Tensor]) -> None:
         own = get_peft_model_state_dict(self.model)
@@ -115,21 +116,38 @@ class Trainer(Generic[Row]):
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * schedule(fraction)
-        with self._autocast():
-            loss = self._loss(self.passes, batch)
-        if not math.isfinite(loss.item()):
-            raise TrainingError("the loss is not finite or no token is supervised")
-        loss.backward()
+        loss_now, right = 0.0, list[bool]()
+        for rows, share in self._shared_out(batch):
+            with self._autocast():
+                loss = self._loss(self.passes, rows) * share
+            if not math.isfinite(loss.item()):
+                raise TrainingError("the loss is not finite or no token is supervised")
+            loss.backward()
+            loss_now += loss.item()
+            right += self._loss.right
+        self.right = right
         if self._divergence:
             self.pull().backward()
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return loss_now
 
-    @property
-    def right(self) -> Sequence[bool]:
-        return self._loss.right
+    def _shared_out(self, batch: Sequence[Row]) -> Iterator[tuple[Sequence[Row], float]]:
+        """The batch in the recipe's parts, each with its part in the loss. A part is never without
+        one: rows that have none go with those before or after."""
+        if self.recipe.parts == 1:
+            yield batch, 1.0
+            return
+        shares = self._loss.shares(batch)
+        least = 1 / self.recipe.parts
+        begin, share = 0, 0.0
+        for end, more in enumerate(shares, start=1):
+            share += more
+            last = end == len(shares)
+            if last or (share >= least and any(shares[end:])):
+                yield batch[begin:end], 1.0 if last and begin == 0 else share
+                begin, share = end, 0.0
 
     def pull(self) -> torch.Tensor:
         """The weighted KL term on the next anchors."""

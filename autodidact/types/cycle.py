@@ -280,7 +280,8 @@ class Job:
     each fact is due; `when_learned` is the log-probability of each earlier answer then; `limits`
     how many probes of a split are asked; `known` is by arm ("base", "parent"); `rise` is what the
     parent has drifted. `training` are the settings of that name; `anchors` a file that may not be
-    there yet. `steps` fixes what time sets otherwise."""
+    there yet. `steps` fixes what time sets otherwise. What is computed at once was halved
+    `halvings` times, for want of memory."""
 
     cycle: int
     kind: Kind
@@ -304,6 +305,7 @@ class Job:
     anchors: str
     threads: int
     steps: int | None = None
+    halvings: int = 0
 
     @property
     def parent_version(self) -> int:

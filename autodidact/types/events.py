@@ -127,10 +127,11 @@ class StopEvent:
 @dataclass(frozen=True)
 class ErrorEvent:
     """It cannot go on; one line says why. `base_unfit`: for the base model, which no cycle can
-    mend."""
+    mend. `out_of_memory`: for want of that."""
 
     message: str
     base_unfit: bool = False
+    out_of_memory: bool = False
     event: Literal["error"] = "error"
 
 

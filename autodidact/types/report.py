@@ -139,6 +139,11 @@ class CycleReport:
         """The rules that refused it."""
         return failed(self.reasons) if self.state == "rejected" else ()
 
+    @property
+    def starved(self) -> bool:
+        """Whether its study had too little memory."""
+        return any(reason.rule == "memory" for reason in self.reasons)
+
 
 _FIGURES = ("unseen", "control", "kept", "margin", "general", "chat")
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from autodidact import checkpoints
+from autodidact.commands.app import app
 from autodidact.errors import BaseUnfit, CheckpointError, SourceError, SourceUnreachable
+from autodidact.learning import cycle
 from autodidact.learning.cycle import Learner
 from autodidact.models import bases
 from autodidact.reports import prose
@@ -223,6 +226,107 @@ def test_documents_that_make_the_study_fail_are_given_up_in_the_end(bench: Bench
     for _ in range(3):
         bench.learn()
     assert set(bench.states().values()) == {"given_up"}
+
+
+# A study that has too little memory --------------------------------------------------------------
+
+STARVED = ["plan", "kill"]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cycle, "MEMORY_PAUSE_S", 0.0)
+
+
+def halvings(bench: Bench, seen: Path) -> int:
+    return int(json.loads(seen.read_text())["halvings"])
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_study_that_is_killed_goes_on_with_half_as_much_at_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = bench.place.folder / "seen"
+    bench.learner.fetch()
+    bench.script(STARVED, [f"copy:{seen}", *fake_study.GOOD])
+    report = bench.learn()
+    assert (report.cycle, report.state) == (1, "published")
+    assert halvings(bench, seen) == 1
+    assert "was killed (signal 9), as the system does where memory runs out" in caplog.text
+    assert "it goes on with half as much at once" in caplog.text
+    assert {d.tries for d in bench.store.documents.in_state("learned")} == {0}
+
+
+@pytest.mark.usefixtures("at_once")
+def test_documents_of_a_study_without_memory_are_not_given_up(bench: Bench) -> None:
+    """Killed at its smallest too, the cycle ends and says why; no try is counted, however often."""
+    bench.learner.fetch()
+    seen = bench.place.folder / "seen"
+    copied = [f"copy:{seen}"]
+    bench.script(*[STARVED] * 4, *[copied + STARVED] * 4, copied + fake_study.GOOD)
+    for number in range(1, 6):
+        report = bench.learn()
+        assert (report.cycle, report.state) == (number, "interrupted")
+        assert report.starved
+        assert "memory: the study process was killed" in report.reasons[0].line
+        assert number == 1 or halvings(bench, seen) == 3, "it begins as small as it was"
+        assert set(bench.states().values()) == {"queued"}
+        assert {d.tries for d in bench.store.documents.in_state("queued")} == {0}
+    assert bench.learn().state == "published"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_started_anew_the_learner_begins_with_whole_batches(bench: Bench) -> None:
+    bench.restart(training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    seen = bench.place.folder / "seen"
+    copied = [f"copy:{seen}", *fake_study.GOOD]
+    bench.script(STARVED, copied, copied)
+    bench.learn()
+    assert halvings(bench, seen) == 1
+    bench.restart(training={"documents_per_cycle": 2})
+    bench.learn()
+    assert halvings(bench, seen) == 0
+
+
+def test_asked_to_stop_while_it_waits_for_memory_the_cycle_goes_on_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.learner.fetch()
+    bench.script(STARVED, fake_study.GOOD)
+    monkeypatch.setattr(cycle, "MEMORY_PAUSE_S", 60.0)
+    threading.Timer(0.5, bench.learner.stopping.set).start()
+    assert bench.learner.learn() is None
+    bench.restart()
+    bench.learner.recover()
+    assert bench.learn().state == "published"
+
+
+@pytest.mark.parametrize("how", ["all of them", "one"])
+def test_what_was_given_up_says_why_and_may_be_tried_again(bench: Bench, how: str) -> None:
+    bench.learner.fetch()
+    bench.script(*[["plan", "warn:ZeroDivisionError", "exit:1"]] * 3)
+    for _ in range(3):
+        bench.learn()
+    config = ["--config", str(bench.place.config)]
+    told = CliRunner().invoke(app, ["status", *config])
+    why = "the study process ended with exit code 1: ZeroDivisionError"
+    assert f"4 given up: {why} (again: python -m autodidact retry)" in told.output
+    wanted = ["Brack Mill"] if how == "one" else []
+    told = CliRunner().invoke(app, ["retry", *wanted, *config])
+    assert told.exit_code == 0, told.output
+    assert bench.learn().state == "published"
+    assert list(bench.states().values()).count("learned") == (1 if how == "one" else 4)
+    assert list(bench.states().values()).count("given_up") == (3 if how == "one" else 0)
+
+
+def test_there_is_nothing_to_try_again(bench: Bench) -> None:
+    bench.learner.fetch()
+    config = ["--config", str(bench.place.config)]
+    told = CliRunner().invoke(app, ["retry", *config])
+    assert str(told.exception) == "no document was given up; see: status"
+    told = CliRunner().invoke(app, ["retry", "Brack Mill", *config])
+    assert str(told.exception) == "no document of these was given up; see: status"
 
 
 def test_the_next_cycle_builds_on_the_last_and_asks_what_was_taught(bench: Bench) -> None:

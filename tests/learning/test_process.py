@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from autodidact.errors import TrainingError
+from autodidact.errors import OutOfMemory, TrainingError
 from autodidact.learning import process
 from autodidact.learning.process import StudyStop, run_study
+from autodidact.learning.study.__main__ import _for_memory
 from autodidact.types import wire
-from autodidact.types.events import StopEvent, StudyEvent, StudyResult, UnsoundEvent
+from autodidact.types.events import ErrorEvent, StopEvent, StudyEvent, StudyResult, UnsoundEvent
 from tests import fake_study
 from tests.versions import one_line
 from tests.workplace import alive, wait_for
@@ -164,7 +166,37 @@ def test_a_crash_is_told_by_its_last_line(tmp_path: Path, conversation: Conversa
 
 def test_a_killed_study_is_told_by_its_signal(tmp_path: Path, conversation: Conversation) -> None:
     fake_study.script(tmp_path, ["plan", "kill"])
-    assert fault(conversation) == "the study process ended with signal 9: it said nothing"
+    with pytest.raises(OutOfMemory) as caught:
+        conversation.run()
+    assert one_line(caught.value) == (
+        "the study process was killed (signal 9), as the system does where memory runs out"
+    )
+
+
+def test_a_study_that_had_too_little_memory_says_so(
+    tmp_path: Path, conversation: Conversation
+) -> None:
+    event = ErrorEvent("the study ran out of memory (9 GB)", out_of_memory=True)
+    fake_study.script(tmp_path, ["plan", f"say:{wire.to_json(event)}\n", "exit:1"])
+    with pytest.raises(OutOfMemory, match="the study ran out of memory"):
+        conversation.run()
+
+
+@pytest.mark.parametrize(
+    ("error", "it_is"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("shapes do not fit"), False),
+        (ValueError("DefaultCPUAllocator"), False),
+    ],
+)
+def test_what_means_too_little_memory(error: Exception, it_is: bool) -> None:
+    assert _for_memory(error) is it_is
 
 
 def test_a_study_that_ends_well_but_too_early_is_a_fault(

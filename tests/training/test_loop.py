@@ -187,6 +187,9 @@ class PreferenceLoss:
 
     right: Sequence[bool] = ()
 
+    def shares(self, batch: Sequence[Preference]) -> Sequence[float]:
+        return [1 / len(batch)] * len(batch)
+
     def __call__(self, passes: Passes, batch: Sequence[Preference]) -> torch.Tensor:
         margin = self._likelihood(passes, [p.chosen for p in batch])
         margin = margin - self._likelihood(passes, [p.rejected for p in batch])

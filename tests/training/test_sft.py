@@ -146,6 +146,37 @@ def test_padding_changes_nothing(llama: LoadedBase, sequences: list[TrainingSequ
         assert torch.allclose(tensor, weights(shuffled)[name], atol=1e-5), name
 
 
+@pytest.mark.parametrize("parts", [2, 4, 8, 64])
+def test_a_step_in_parts_is_the_same_step(
+    llama: LoadedBase, sequences: list[TrainingSequence], parts: int
+) -> None:
+    """Where memory is short. Also with rows that have nothing supervised, wherever they stand."""
+    nothing = TrainingSequence((5, 6, 7), (-100, -100, -100), "question", 1)
+    batch = [nothing, *sequences, nothing, nothing]
+    recipe = replace(RECIPE, learning_rate=1e-3, kl_weight=1.0)
+    whole = Trainer(llama, AnswerLoss(), recipe, ANCHORS)
+    apart = Trainer(llama, AnswerLoss(), replace(recipe, parts=parts), ANCHORS)
+    for step in range(2):
+        assert apart.step(batch, step / 2) == pytest.approx(whole.step(batch, step / 2), abs=1e-5)
+        assert list(apart.right) == list(whole.right)
+        assert len(apart.right) == len(batch)
+    for name, tensor in weights(whole).items():
+        assert torch.allclose(tensor, weights(apart)[name], atol=1e-5), name
+
+
+def test_in_parts_fewer_tokens_are_computed_at_once(
+    llama: LoadedBase, sequences: list[TrainingSequence]
+) -> None:
+    trainer = Trainer(llama, AnswerLoss(), replace(RECIPE, parts=4, kl_weight=0.0), [])
+    seen: list[int] = []
+    trainer.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    trainer.step(sequences, 0.5)
+    assert len(seen) > 1
+    assert max(seen) < len(sequences) == sum(seen)
+
+
 def test_a_batch_without_a_supervised_token_raises(llama: LoadedBase) -> None:
     masked = TrainingSequence((5, 6, 7), (-100, -100, -100), "question", 1)
     trainer = Trainer(llama, AnswerLoss(), RECIPE, [])

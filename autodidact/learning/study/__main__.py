@@ -55,10 +55,24 @@ def main(path: Path, chat_first: Path | None) -> NoReturn:
     except AutodidactError as error:
         emit(ErrorEvent(str(error), isinstance(error, BaseUnfit)))
         code = error.exit_code
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        if _for_memory(error):
+            emit(ErrorEvent(f"the study ran out of memory ({_first_line(error)})", False, True))
     sys.stderr.flush()
     os._exit(code)
+
+
+def _for_memory(error: BaseException) -> bool:
+    """Python's own error, torch's on a GPU, or that of its allocator on a CPU, of no class."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in said
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _watch(stop: threading.Event, training: threading.Event) -> None:

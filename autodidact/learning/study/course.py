@@ -36,7 +36,8 @@ def study(session: Session) -> None:
     from autodidact.models import loading
 
     threads = loading.threads_for(session.job.threads, spare=True)
-    engine = engines.Engine(loading.load(Path(session.job.base.path), threads), session.waiting)
+    base = loading.load(Path(session.job.base.path), threads)
+    engine = engines.Engine(base, session.waiting, session.parts)
     session.emit(LogEvent(engine.base.description))
     loading.require_teachable(engine.base.model)
     came_from = session.job.parent

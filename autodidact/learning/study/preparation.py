@@ -154,6 +154,7 @@ def _recipe(session: Session, engine: Engine, adapter: Mapping[str, torch.Tensor
         shutil.rmtree(session.folder / f"{RESUME}.new", ignore_errors=True)
     autocast = begun.autocast if begun else autocast_pays(engine)
     recipe = recipe_of(engine.base, session.settings, autocast=autocast)
+    recipe = replace(recipe, parts=session.parts)
     if adapter is None:
         return recipe
     rank = next(t.shape[0] for name, t in adapter.items() if "lora_A" in name)

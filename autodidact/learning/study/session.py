@@ -40,6 +40,11 @@ class Session:
         return TrainingSettings(**self.job.training)
 
     @property
+    def parts(self) -> int:
+        """In how many parts is done what is usually computed at once."""
+        return 1 << self.job.halvings
+
+    @property
     def budget_s(self) -> float:
         """The seconds that the job may take, those of earlier starts taken off."""
         return self.job.minutes * 60 - self.job.spent_s
