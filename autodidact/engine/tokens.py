@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tokenizers import Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from autodidact.engine.sampling import Drawn
@@ -36,11 +37,22 @@ def token_text(base: LoadedBase, token: int) -> tuple[str, bytes]:
     """A token's text and bytes. A token may be a part of a character: its text then has U+FFFD."""
     text = str(base.tokenizer.decode([token]))
     piece = str(base.tokenizer.convert_ids_to_tokens(token))
-    if _BYTE.fullmatch(piece):
-        return text, bytes([int(piece[3:5], 16)])
+    if (byte := byte_of(base.tokenizer._tokenizer, token)) is not None:
+        return text, bytes([byte])
     if SPACE in piece:
         text = piece.replace(SPACE, " ")
+        return text, text.encode()
+    if text == piece:  # "é" may be a letter, or how byte-level BPE spells a byte
         return text, text.encode()
     if piece and all(character in _BYTES for character in piece):
         return text, bytes(_BYTES[character] for character in piece)
     return text, text.encode()
+
+
+def byte_of(tokenizer: Tokenizer, token: int) -> int | None:
+    """The byte that a token of SentencePiece's byte fallback stands for; None for any other token,
+    also for one that only looks like it."""
+    piece = tokenizer.id_to_token(token) or ""
+    if not _BYTE.fullmatch(piece) or tokenizer.decode([token]) == piece:
+        return None
+    return int(piece[3:5], 16)

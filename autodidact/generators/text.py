@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Sequence
 
+from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from autodidact.engine.tickets import Ticket
-from autodidact.engine.tokens import explain
+from autodidact.engine.tokens import byte_of, explain
 from autodidact.generators.stops import StopStrings
 from autodidact.models.loading import LoadedBase
 from autodidact.types.chat import Delta, TokenLogprob
@@ -38,14 +40,45 @@ BEFORE = 16
 """Tokens of the prompt that the reply's text follows on."""
 
 
+class _Spelling:
+    """What a reply's tokens say, as they come: what they add to the prompt's text. SentencePiece's
+    decoders take the first space of a text away, which is the reply's only if nothing stands before
+    it.
+
+    Tokens that stand for single bytes are put together here: `tokenizers` reads a run of them as a
+    whole, so that one that is no UTF-8 changes what was sent before, and its stream ends in an
+    error. A character that is not complete is held back, and lost at the end.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        before = list(prompt[-BEFORE:])
+        said = tokenizer.decode(before)
+        if said.endswith("\ufffd"):  # taken for the beginning of a character
+            before = self._something()
+        self._words = DecodeStream(before, skip_special_tokens=True)
+        self._begun = bool(said)
+        self._bytes = getincrementaldecoder("utf-8")("replace")
+
+    def step(self, token: int) -> str:
+        byte = byte_of(self._tokenizer, token)
+        if byte is not None:
+            text = self._bytes.decode(bytes([byte]))
+            if not self._begun:  # what comes next has something before it
+                self._words = DecodeStream(self._something(), skip_special_tokens=True)
+                self._begun = True
+            return text
+        cut_off = self._bytes.decode(b"", final=True)
+        text = self._words.step(self._tokenizer, token) or ""
+        self._begun = self._begun or bool(text)
+        return cut_off + text
+
+    def _something(self) -> list[int]:
+        return list(self._tokenizer.encode("a", add_special_tokens=False).ids)
+
+
 def _deltas(base: LoadedBase, ticket: Ticket) -> Iterator[Delta]:
-    tokenizer = base.tokenizer._tokenizer
-    # What a reply says is what its tokens add to the prompt's text: SentencePiece's decoders take
-    # the first space of a text away, which is the reply's only if nothing stands before it.
-    before = list(ticket.prompt[-BEFORE:])
-    if tokenizer.decode(before).endswith("\ufffd"):  # taken for the beginning of a character
-        before = []
-    decoder = DecodeStream(before, skip_special_tokens=True)
+    spelling = _Spelling(base.tokenizer._tokenizer, ticket.prompt)
     stops = StopStrings(ticket.params.stop)
     pending = 0
     explained: list[TokenLogprob] = []
@@ -53,7 +86,7 @@ def _deltas(base: LoadedBase, ticket: Ticket) -> Iterator[Delta]:
         pending += 1
         if drawn.logprob is not None:
             explained.append(explain(base, drawn))
-        text = stops.feed(decoder.step(tokenizer, drawn.token) or "")
+        text = stops.feed(spelling.step(drawn.token))
         if stops.met:
             ticket.leave("stop")
             yield Delta(text, pending, "stop", tuple(explained))

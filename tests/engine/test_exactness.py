@@ -6,12 +6,11 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from autodidact.engine import Engine, exactness
 from autodidact.engine.batcher import Batcher
@@ -20,50 +19,13 @@ from autodidact.errors import BaseUnfit
 from autodidact.models.attention import attention_of, longest
 from autodidact.models.loading import LoadedBase
 from autodidact.types.chat import SamplingParams
-from tests.tiny_models import CONTEXT, SPREAD, VOCABULARY
+from tests.families import SERVED, SHAPE, WINDOW, made
+from tests.tiny_models import CONTEXT
 
 pytest_plugins = ["tests.core_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-WINDOW = 32
 LENGTH = 24
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": SPREAD,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
-SERVED: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", {}),
-    "mistral, a window": ("mistral", {"sliding_window": WINDOW}),
-    "qwen2": ("qwen2", {}),
-    "qwen2, windows above": (
-        "qwen2",
-        {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
-    ),
-    "qwen3, windows above": (
-        "qwen3",
-        {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
-    ),
-    "gemma2": ("gemma2", {"sliding_window": WINDOW, "query_pre_attn_scalar": 16}),
-    "gemma3": (
-        "gemma3_text",
-        {"sliding_window": WINDOW, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
-    ),
-    "phi": ("phi", {"num_key_value_heads": 4}),
-    "phi3, a window": ("phi3", {"sliding_window": WINDOW}),
-    "gpt_neox": ("gpt_neox", {}),
-    "gpt2": ("gpt2", {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT}),
-    "opt": ("opt", {"ffn_dim": 128, "word_embed_proj_dim": 64, "init_std": SPREAD}),
-}
 UNTRIED = {
     "stablelm": ("stablelm", {}),
     "olmo2": ("olmo2", {}),
@@ -81,19 +43,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "bloom": ("bloom", {"n_layer": 2, "n_head": 4}),
 }
-
-
-def made(kind: str, given: dict[str, Any], base: LoadedBase) -> LoadedBase:
-    """A random model of the family, with another's tokenizer."""
-    config = CONFIG_MAPPING[kind](**{**SHAPE, **given})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    model.eval().requires_grad_(False)
-    return replace(
-        base, model=model, context=CONTEXT, stop_ids=frozenset(), pad_id=0,
-        parameters=model.num_parameters(),
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from autodidact.engine.sampling import Drawn
+from autodidact.engine.tokens import byte_of
 from autodidact.generators.text import TextStream
 from autodidact.types.chat import SamplingParams
 
@@ -50,7 +52,9 @@ def tokenizer(kind: str) -> Tokenizer:
         show_progress=False,
     )
     made.train_from_iterator([*TEXTS, "abAB .,?!\nßüé"], trainer)
-    return made
+    told = json.loads(made.to_str())  # bytes are not special, as they are in no real tokenizer
+    told["added_tokens"] = [t for t in told["added_tokens"] if t["content"] == "<s>"]
+    return Tokenizer.from_str(json.dumps(told))
 
 
 class Said:
@@ -98,3 +102,37 @@ def test_a_prompt_that_ends_in_a_damaged_character_is_not_repeated() -> None:
     made = tokenizer("byte-level")
     prompt, reply = made.encode("a b \ufffd").ids, made.encode(" c").ids
     assert "".join(streamed("byte-level", prompt, reply)) == " c"
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_bytes_that_are_no_character_end_no_reply(kind: str) -> None:
+    """`tokenizers` takes back what a run of bytes said as soon as one of them is no UTF-8, and its
+    stream then ends in an error: at a high temperature replies broke off."""
+    made = tokenizer(kind)
+
+    def spelt(data: bytes) -> list[int]:
+        return [made.token_to_id(f"<0x{byte:02X}>") for byte in data]
+
+    word = made.encode("time" if kind == "llama" else " time").ids
+    prompt = made.encode("Once\n").ids
+    for data, text in (
+        (b"j\xff", "j\ufffd"),
+        (b"\xff\xfej", "\ufffd\ufffdj"),
+        ("é".encode(), "é"),
+        (b"\xe2\x82", "\ufffd"),
+        (b"\n", "\n"),
+    ):
+        assert "".join(streamed(kind, prompt, [*spelt(data), *word])) == text + " time", data
+        assert "".join(streamed(kind, [0], [*spelt(data), *word])) == text + " time", data
+    assert "".join(streamed(kind, prompt, spelt("é".encode()[:1]))) == "", "not complete"
+
+
+def test_a_token_that_only_looks_like_a_byte_is_text() -> None:
+    made = tokenizer("byte-level")
+    made.add_tokens(["<0x0A>"])
+    try:
+        [token] = made.encode("<0x0A>").ids
+        assert byte_of(made, token) is None
+        assert "".join(streamed("byte-level", made.encode("a").ids, [token])) == "<0x0A>"
+    finally:
+        tokenizer.cache_clear()
