@@ -222,7 +222,7 @@ def refused(
     if gone := states.get("given_up", 0):
         text.append(
             f"{plural(gone, 'document')} of it {'was' if gone == 1 else 'were'} refused too often "
-            "and will not be tried again."
+            "and will not be tried again, unless you say: python -m autodidact retry."
         )
     return {
         "cycle": str(report.cycle),

@@ -151,7 +151,8 @@ def test_documents_that_are_given_up_are_not_promised(
     assert told["title"].startswith("Cycle 3 was not published")
     assert "again" not in told["text"].partition("1 document")[0]
     assert told["text"].endswith(
-        "1 document of it was refused too often and will not be tried again."
+        "1 document of it was refused too often and will not be tried again, unless you say: "
+        "python -m autodidact retry."
     )
 
 
