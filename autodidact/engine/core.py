@@ -57,8 +57,7 @@ class Engine:
         parts: int = 1,
     ) -> None:
         self.base = base
-        self._batch_tokens = BATCH_TOKENS // parts
-        self._logit_bytes = LOGIT_BYTES // parts
+        self._parts = parts
         self._before_pass = before_pass
         self.untouched = Version(0)
         self.attention: Attention = attention_of(base.model.config, base.model.dtype)
@@ -291,12 +290,16 @@ class Engine:
         return values
 
     @property
+    def _batch_tokens(self) -> int:
+        return BATCH_TOKENS // self._parts
+
+    @property
     def _scored_tokens(self) -> int:
         """Of one batch."""
         if self.base.device.type != "cpu":
             return self._batch_tokens
         vocabulary = int(self.base.model.get_output_embeddings().weight.shape[0])
-        return min(self._batch_tokens, self._logit_bytes // (4 * vocabulary))
+        return min(self._batch_tokens, LOGIT_BYTES // self._parts // (4 * vocabulary))
 
     @staticmethod
     def _by_length(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[int]]:
