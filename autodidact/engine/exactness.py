@@ -9,6 +9,7 @@ and beyond their windows; any other one is compared when it is loaded.
 from __future__ import annotations
 
 import logging
+from typing import cast
 
 import torch
 
@@ -16,6 +17,7 @@ from autodidact.engine.cache import SlotCache
 from autodidact.engine.core import Engine
 from autodidact.engine.slots import prompt_pass, token_pass
 from autodidact.errors import BaseUnfit
+from autodidact.models.loading import LoadedBase
 
 TRIED = frozenset(
     {"gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi", "phi3",
@@ -40,6 +42,8 @@ def require_exact(engine: Engine) -> None:
     log.info("%s is a family that was not tried yet: comparing its passes, for some seconds", kind)
     try:
         apart = _apart(engine)
+    except torch.OutOfMemoryError:
+        raise  # another time it may do
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BaseUnfit(f"{_unfit(kind)} (it fails: {line})") from error
@@ -64,11 +68,13 @@ def _apart(engine: Engine) -> float:
     vocabulary = int(base.model.config.get_text_config().vocab_size)
     dice = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (1, length + 2), generator=dice)
-    expected = base.model(input_ids=ids.to(base.device), use_cache=False).logits[0].float()
+    short = min(PART, length) // 2
+    ends = [*range(PART, length, PART), length, short]
+    wanted = sorted({*(end - 1 for end in ends), length, length + 1, short, short + 1})
+    expected = dict(zip(wanted, _plain(base, ids, wanted), strict=True))
     tokens, version = ids[0].tolist(), engine.untouched
     scratch, cache = SlotCache(), SlotCache()
     differences = []
-    short = min(PART, length) // 2
     for slot, end in enumerate((length, short)):
         for begin in range(0, end, PART):
             upto = min(begin + PART, end)
@@ -78,6 +84,20 @@ def _apart(engine: Engine) -> float:
     for more in range(2):
         at = [length + more, short + more]
         found = token_pass(engine, cache, [version, version], [tokens[p] for p in at], at)
-        differences.extend(found.float() - expected[at])
-    largest = expected.abs().max()
+        differences += [row.float() - expected[p] for row, p in zip(found, at, strict=True)]
+    largest = torch.stack(list(expected.values())).abs().max()
     return float(torch.stack(differences).abs().max() / largest)
+
+
+def _plain(base: LoadedBase, ids: torch.Tensor, positions: list[int]) -> torch.Tensor:
+    """The model's own logits at these positions: (positions, vocabulary). All of them, in float32,
+    may be more than the model takes."""
+    given = {"input_ids": ids.to(base.device), "use_cache": False}
+    keep = torch.tensor(positions, device=base.device)
+    try:
+        logits = base.model(**given, logits_to_keep=keep).logits[0]
+    except TypeError:  # a family without it
+        logits = base.model(**given).logits[0]
+    if len(logits) != len(positions):
+        logits = logits[keep]
+    return cast(torch.Tensor, logits.float())

@@ -40,6 +40,9 @@ DRIFT_SPENT = 0.9
 """Share of the limit on general NLL at which a consolidation is due."""
 DRIFT_REST = 5
 """Cycles that must be published between two consolidations for drift."""
+FIRST = 0.9
+"""Share of a cycle's time that a home's first one takes: somebody waits to see it, and beside a
+chat every ten seconds it would not be done in seven minutes (docs/lab-log.md)."""
 STUCK_AFTER = 3
 """Cycles refused in a row for what they cost: the running adapter has no room left."""
 
@@ -83,12 +86,14 @@ class Agenda:
         self.store.probes.freeze(cycle, (p for p in probes if p.split not in ("kept", "forgotten")))
         gate = self.settings.gate.model_dump()
         memory = self.store.probes.remembered()
-        minutes = self.settings.cycle_minutes
+        factor = 1.0 if kind == "learn" else training.consolidation_cycles
+        if not parent and kind == "learn" and cycle == 1:
+            factor = FIRST
         limits = self.settings.gate
         return Job(
             cycle=cycle,
             kind=kind,
-            minutes=minutes * (1 if kind == "learn" else training.consolidation_cycles),
+            minutes=self.settings.cycle_minutes * factor,
             spent_s=time.monotonic() - begun,
             frozen_at=time.time(),
             base=JobBase(self.base.name, str(self.base.path), self.base.sha256, self.base.revision),

@@ -90,7 +90,7 @@ class Learner:
         self._halvings = 0
         self._agenda = Agenda(settings, store, base)
         self._upkeep = Upkeep(settings.home, store, settings.keep_versions, hear, self.stopping)
-        self._intake = Intake(settings, store, sources, hear, self.stopping, self._upkeep.index)
+        self._intake = Intake(settings, store, sources, hear, self.stopping, self._upkeep.refresh)
 
     def fetch(self, *, retry: bool = False) -> int:
         """Ask the sources for something new; see `Intake.fetch`. May run beside a cycle."""
@@ -134,17 +134,17 @@ class Learner:
             return None
         except OutOfMemory as error:  # its documents are not to blame
             why = Reason("memory", str(error))
-            closed = self._close(cycle, "interrupted", (why,), None, begun)
+            # Relearning has none under study: failed, so that it ends if it fails again and again.
+            state: CycleState = "interrupted" if job.kind == "learn" else "failed"
+            closed = self._close(cycle, state, (why,), self._said(job), begun)
             self._upkeep.settle()
             return closed
         except BaseUnfit as error:  # no cycle can mend it, and its documents are not to blame
             self._close(cycle, "interrupted", (Reason("", str(error)),), None, begun)
             raise
         except AutodidactError as error:
-            said = checkpoints.staging(self._home, cycle) / "study.log"
-            tail = said.read_text("utf-8", "replace").splitlines()[-40:] if said.exists() else []
-            about = CycleReport(cycle, "failed", 0, job.kind, log=tuple(tail))
-            closed = self._close(cycle, "failed", (Reason("", str(error)),), about, begun)
+            why = Reason("", str(error))
+            closed = self._close(cycle, "failed", (why,), self._said(job), begun)
             self._upkeep.settle()
             return closed
         return self._decide(cycle, job, study, begun)
@@ -174,6 +174,12 @@ class Learner:
                 change_job(self._home, job)
                 if self.stopping.wait(MEMORY_PAUSE_S):
                     raise StudyStop from error
+
+    def _said(self, job: Job) -> CycleReport:
+        """What there is to report of a study that did not come to its end: the last it said."""
+        said = checkpoints.staging(self._home, job.cycle) / "study.log"
+        tail = said.read_text("utf-8", "replace").splitlines()[-40:] if said.exists() else []
+        return CycleReport(job.cycle, "failed", 0, job.kind, log=tuple(tail))
 
     def _begin(self) -> int | None:
         """Write the job of a new cycle, probes frozen; None when there is nothing to do."""

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Asks the sources; `stopping` ends it between two documents. `offers_changed` is called when
-    learned documents were withdrawn, have come back or have moved."""
+    """Asks the sources; `stopping` ends it between two documents. `refresh` is called after each
+    source, to bring what may be looked up in line."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Intake:
         sources: Sequence[Source],
         hear: Hear,
         stopping: threading.Event,
-        offers_changed: Callable[[], None],
+        refresh: Callable[[], None],
     ) -> None:
         self._store = store
-        self._offers_changed = offers_changed
+        self._refresh = refresh
         self._sources = list(sources)
         self._hear = hear
         self._stopping = stopping
@@ -66,24 +66,24 @@ class Intake:
             return 0
         self._hear(PhaseEvent("fetching"))
         passing = _Pass(self._store, source.name)
-        offered = self._store.documents.offered()
+        whole = isinstance(source, Inventory)
         try:
             for document in source.documents(self._store.sources.get(source.name).cursor):
                 if self._stopping.is_set():
                     return passing.new
-                self._take(document, passing)
+                self._take(document, passing, replaces=not whole)
         except SourceError as error:
             next_at, line = outage.failed(error)
             self._retries[source.name] = next_at
             self._store.sources.update(source.name, error=str(error), next_at=next_at)
             if line:
                 log.warning("%s", line)
+            self._refresh()
             return passing.new
         finally:
             passing.keep_cursor()
-        gone = source.gone if isinstance(source, Inventory) else _not_known
-        self._store.documents.follow(source.name, passing.given, gone)
-        self._tell(source.name, offered)
+        self._follow(source, passing)
+        self._refresh()
         self._retries.pop(source.name, None)
         if line := outage.recovered():
             log.info("%s", line)
@@ -92,27 +92,33 @@ class Intake:
             log.info("%s: %d new documents", source.name, passing.new)
         return passing.new
 
-    def _tell(self, source: str, before: set[tuple[int, str, str]]) -> None:
-        """Where what may be looked up has changed: see to it, and say what has gone."""
-        now = self._store.documents.offered()
-        if now == before:
-            return
-        self._offers_changed()
-        if lost := len({row[0] for row in before} - {row[0] for row in now}):
+    def _follow(self, source: Source, passing: _Pass) -> None:
+        """Withdraw what the source has no more, as far as that can be known of it."""
+        gone = source.gone if isinstance(source, Inventory) else _not_known
+        done = self._store.documents.follow(source.name, passing.given, gone)
+        passing.new += done.queued
+        if done.lost and not passing.given:
+            log.warning(
+                "%s: nothing is there any more (is it mounted?): its %d learned documents are "
+                "neither looked up nor repeated until they are back", source.name, done.lost,
+            )  # fmt: skip
+        elif done.lost:
             log.info(
                 "%s: %d learned documents are not there any more, or say something else: no longer "
                 "looked up nor repeated; to unlearn them: python -m autodidact forget --gone",
-                source, lost,
+                source.name, done.lost,
             )  # fmt: skip
 
-    def _take(self, document: Document, passing: _Pass) -> None:
+    def _take(self, document: Document, passing: _Pass, *, replaces: bool) -> None:
         curated = curation.curate(document, self._filters)
-        passing.at(document.cursor)
         if isinstance(curated, Verdict):
             log.debug("refused: %s", curated.lines[0])
+            passing.at(document.cursor)
             return
         passing.given.setdefault(curated.digest, {})[curated.uri] = curated.title
-        if not self._store.documents.add(curated, RULES):
+        new = self._store.documents.add(curated, RULES, replaces=replaces)
+        passing.at(document.cursor)
+        if not new:
             return
         passing.new += 1
         passing.keep_cursor()

@@ -45,6 +45,7 @@ class Upkeep:
         self._hear = hear
         self._stopping = stopping
         self._indexing = threading.Lock()
+        self._indexed: set[tuple[int, str, str]] = set()
 
     def recover(self) -> None:
         """At start: make good what a kill left open, by what stands on disk."""
@@ -95,7 +96,14 @@ class Upkeep:
         with self._indexing:
             self._index()
 
+    def refresh(self) -> None:
+        """`index`, where something has changed since it was last done."""
+        with self._indexing:
+            if self._store.documents.offered() != self._indexed:
+                self._index()
+
     def _index(self) -> None:
+        offered = self._store.documents.offered()
         learned = self._store.documents.in_state("learned")
         with_index = passages.PassageIndex(self._home / "passages.db")
         try:
@@ -112,6 +120,7 @@ class Upkeep:
             )
         finally:
             with_index.close()
+        self._indexed = offered
 
     def act_on_inbox(self) -> None:
         """Wishes of the command line and of the server's operator."""

@@ -36,6 +36,19 @@ class StoredDocument:
     added_at: float = 0.0
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What following a source changed: learned documents that it has no more, or another text for,
+    and documents that are back in the queue."""
+
+    lost: int
+    queued: int
+
+
+_PRESENT = {"queued", "studying", "learned", "unusable", "given_up", "withdrawn"}
+"""States of a text that is its address's, as far as is known."""
+
+
 class DocumentTable:
     """The rows of all documents."""
 
@@ -44,36 +57,36 @@ class DocumentTable:
 
     # Coming in ---------------------------------------------------------------------------
 
-    def add(self, document: Document, rules: int = 0) -> bool:
+    def add(self, document: Document, rules: int = 0, *, replaces: bool = True) -> bool:
         """Queue a document, which is then to be read (`material`); False if this very text is known
         already, from whatever source. `rules` is the version of today's rules: a text that older
         ones read, and that no cycle has asked about, is queued to be read again.
 
-        A text that was superseded and comes back (its source took a change back) is queued again.
-        What a source gives at an address that was forgotten is not taken, whatever it says by now.
-        A text that was withdrawn counts as known: `follow` brings it back.
+        With `replaces`, what was at its address is superseded, and a text that was superseded and
+        comes back (its source took a change back) is queued again; of a source that gives all that
+        it has, `follow` sees to both when it has given it. A text that was withdrawn is known.
+        What a source gives at an address that was forgotten is not taken, whatever it says by now,
+        unless another text that stood there is still taught.
         """
-        if self._settled(document, rules):
+        if self._settled(document, rules, replaces):
             return False
         with self._db.write() as db:
-            if db.conn.execute(
-                "SELECT 1 FROM documents WHERE source = ? AND uri IN (?, ?) "
-                "AND state IN ('forgetting', 'forgotten')",
-                (document.source, document.uri, scrub.unreadable(document.uri)),
-            ).fetchone():
+            if self._refused(db, document):
                 return False
             known = db.conn.execute(
                 "SELECT id, state FROM documents WHERE digest = ?", (document.digest,)
             ).fetchone()
-            if known and known["state"] != "superseded":
+            if known and not (replaces and known["state"] == "superseded"):
                 return material.reread(db, known["id"], rules)
-            db.conn.execute(
-                "UPDATE documents SET state = 'superseded' "
-                "WHERE source = ? AND uri = ? AND state IN ('queued', 'learned', 'unusable')",
-                (document.source, document.uri),
-            )
+            if replaces:
+                db.conn.execute(
+                    "UPDATE documents SET state = 'superseded' "
+                    "WHERE source = ? AND uri = ? AND state IN ('queued', 'learned', 'unusable')",
+                    (document.source, document.uri),
+                )
             if known:
-                row = {"state": "queued", "tries": 0, "cycle": None}
+                where = {name: getattr(document, name) for name in ("source", "uri", "title")}
+                row = {**where, "state": "queued", "tries": 0, "cycle": None}
                 db.table("documents").update(known["id"], row)
                 return True
             db.table("documents").insert(
@@ -81,22 +94,35 @@ class DocumentTable:
             )
         return True
 
-    def _settled(self, document: Document, rules: int) -> bool:
+    def _settled(self, document: Document, rules: int, replaces: bool) -> bool:
         """Whether this text is known and nothing is to be done: asked without a transaction,
         because most of what a folder gives has been there before."""
         row = self._db.read().conn.execute(
             "SELECT state, rules FROM documents WHERE digest = ?", (document.digest,)
         ).fetchone()  # fmt: skip
-        if row is None or row["state"] == "superseded":
+        if row is None or (replaces and row["state"] == "superseded"):
             return False
         return not (0 < row["rules"] < rules and row["state"] in ("queued", "unusable"))
+
+    @staticmethod
+    def _refused(db: sqlite_utils.Database, document: Document) -> bool:
+        """Whether what stood at the document's address was forgotten. Forgetting an older text of
+        an address that goes on being taught refuses only that text, which its digest does."""
+        states = {
+            row["state"]
+            for row in db.conn.execute(
+                "SELECT state FROM documents WHERE source = ? AND uri IN (?, ?)",
+                (document.source, document.uri, scrub.unreadable(document.uri)),
+            ).fetchall()
+        }
+        return bool(states & {"forgetting", "forgotten"}) and not states & _PRESENT
 
     def follow(
         self,
         source: str,
         given: Mapping[str, Mapping[str, str]],
         gone: Callable[[str], bool],
-    ) -> None:
+    ) -> Followed:
         """Bring the rows in line with what a source has just given: `given` has, by digest, the
         titles by the addresses where that text stands. `gone` says whether there is nothing more at
         an address, as far as the source knows.
@@ -104,33 +130,47 @@ class DocumentTable:
         A text that moved has its new address. One that stands nowhere any more is withdrawn, and
         superseded where another text stands in its place; neither is offered, repeated or asked
         about, and what weights know of it stays until it is forgotten. A withdrawn text that is
-        given again is what it was: learned, if it was never unlearned meanwhile, else queued.
+        given again is what it was, but queued where it was unlearned meanwhile. So is a superseded
+        one that has another address; at its old one, where later texts were taught since, it is
+        queued.
         """
         taken = {uri for titles in given.values() for uri in titles}
+        lost = queued = 0
         with self._db.write() as db:
+            relearning = db.conn.execute(
+                "SELECT 1 FROM cycles WHERE state = 'running' AND kind != 'learn'"
+            ).fetchone()
             for row in db.conn.execute(
-                "SELECT id, source, uri, digest, state, cycle FROM documents "
+                "SELECT id, source, uri, digest, state, tries, cycle, rules, "
+                "EXISTS (SELECT 1 FROM facts WHERE document_id = documents.id) AS facts "
+                "FROM documents "
                 "WHERE (source = ? AND state IN ('queued', 'learned', 'unusable', 'given_up')) "
-                "OR state = 'withdrawn'",
+                "OR state IN ('withdrawn', 'superseded')",
                 (source,),
             ).fetchall():
                 titles = given.get(row["digest"])
+                present = row["state"] not in ("withdrawn", "superseded")
                 change: dict[str, Any] = {}
                 if titles:
                     here = row["source"] == source and row["uri"] in titles
                     if not here:
                         uri, title = next(iter(titles.items()))
                         change = {"source": source, "uri": uri, "title": title}
-                    if row["state"] == "withdrawn":
-                        back = "queued" if row["cycle"] is None else "learned"
-                        change |= {"state": back, "tries": 0}
-                elif row["source"] == source and row["state"] != "withdrawn":
+                    if not present:
+                        reverted = row["state"] == "superseded" and here
+                        change["state"] = _back(row, anew=reverted or bool(relearning))
+                        if change["state"] == "queued":
+                            change |= {"cycle": None, "tries": 0}
+                            queued += 1
+                elif row["source"] == source and present:
                     if row["uri"] in taken:
                         change = {"state": "superseded"}
                     elif gone(row["uri"]):
                         change = {"state": "withdrawn"}
+                    lost += bool(change) and row["state"] == "learned"
                 if change:
                     db.table("documents").update(row["id"], change)
+        return Followed(lost, queued)
 
     def control(self, document: Document) -> int | None:
         """The number of a text that is never taught, stored if it is new, below 0; None if the same
@@ -215,9 +255,13 @@ class DocumentTable:
         return [_stored(row) for row in rows]
 
     def gone(self) -> list[StoredDocument]:
-        """Documents that were taught, and that their sources have no more, or another text for."""
+        """Documents that a published cycle taught, and that their sources have no more, or another
+        text for."""
         rows = self._db.read().table("documents").rows_where(
-            "state IN ('withdrawn', 'superseded') AND cycle IS NOT NULL", order_by="id"
+            "state IN ('withdrawn', 'superseded') AND id IN "
+            "(SELECT taught.value FROM cycles, json_each(cycles.documents) AS taught "
+            "WHERE cycles.state = 'published')",
+            order_by="id",
         )  # fmt: skip
         return [_stored(row) for row in rows]
 
@@ -329,6 +373,15 @@ def end_study(
             "cycle": cycle,
         },
     )
+
+
+def _back(row: Mapping[str, Any], *, anew: bool) -> str:
+    """The state of a text that its source has again; `anew`: it is to be learned again."""
+    if row["rules"] and not row["facts"]:
+        return "unusable"
+    if row["tries"] >= MAX_TRIES:
+        return "given_up"
+    return "queued" if anew or row["cycle"] is None else "learned"
 
 
 def _stored(row: Mapping[str, Any]) -> StoredDocument:

@@ -84,9 +84,11 @@ class Bench:
         print(self.base.description, flush=True)
         first, last = map(int, args.articles.split(":"))
         library = PROJECT / "library"
-        taught = [_read(p, n) for n, p in enumerate(sorted(library.glob("*.md"))[first:last], 1)]
+        taught = [
+            read_article(p, n) for n, p in enumerate(sorted(library.glob("*.md"))[first:last], 1)
+        ]
         control = [
-            _read(p, -n) for n, p in enumerate(sorted((library / "control").glob("*.md")), 1)
+            read_article(p, -n) for n, p in enumerate(sorted((library / "control").glob("*.md")), 1)
         ]
         found, others = ([m.findings for m in made] for made in (taught, control))
         self.texts = [
@@ -208,7 +210,7 @@ class Bench:
         return [[self.base.start_id, *block] for block in blocks[:WIKITEXT_BLOCKS]]
 
 
-def _read(path: Path, number: int) -> Material:
+def read_article(path: Path, number: int) -> Material:
     title, _, text = path.read_text("utf-8").partition("\n")
     title = title.removeprefix("# ")
     return material(number, Document("files", path.name, title, text.strip(), "", str(number), ""))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from autodidact import checkpoints
+from autodidact import checkpoints, inbox
 from autodidact.commands.app import app
 from autodidact.errors import BaseUnfit, CheckpointError, SourceError, SourceUnreachable
 from autodidact.learning import cycle
@@ -273,6 +273,31 @@ def test_documents_of_a_study_without_memory_are_not_given_up(bench: Bench) -> N
         assert set(bench.states().values()) == {"queued"}
         assert {d.tries for d in bench.store.documents.in_state("queued")} == {0}
     assert bench.learn().state == "published"
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("kind", ["forget", "consolidate"])
+def test_relearning_without_memory_fails_and_does_not_go_on_for_ever(
+    bench: Bench, kind: str
+) -> None:
+    """Forgetting ends with the untouched base; a consolidation gives way to what is queued."""
+    every = {"consolidate_every": 1} if kind == "consolidate" else {}
+    bench.restart(training={"documents_per_cycle": 2, **every})
+    bench.learner.fetch()
+    bench.learn()
+    if kind == "forget":
+        inbox.leave(bench.home, inbox.Forget((1,)))
+    fake_study.always(bench.place.folder, kind, STARVED)
+    found = [bench.learn() for _ in range(3)]
+    assert found[0].kind == kind
+    assert found[0].state == "failed"
+    assert found[0].starved
+    if kind == "forget":
+        assert checkpoints.current(bench.home) == 0
+        assert bench.store.documents.get(1).state == "forgotten"
+    else:
+        assert found[1].kind == "learn"
+        assert found[1].state == "published"
 
 
 @pytest.mark.usefixtures("at_once")

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from autodidact.commands.app import app
 from autodidact.commands.forget import request
-from autodidact.errors import SettingError
+from autodidact.errors import ResourceError, SettingError, SourceError, StoreBusy
+from autodidact.sources.files import Files
 from autodidact.store.passages import PassageIndex
 from tests.bench import Bench
 from tests.workplace import TEXTS
@@ -71,6 +72,10 @@ def deleted(path: Path) -> None:
 
 def hidden(path: Path) -> None:
     path.rename(path.with_name(".brack-mill.md"))
+
+
+def unplugged() -> None:
+    raise SourceError("the disk is gone")
 
 
 def put_under_control(path: Path) -> None:
@@ -172,10 +177,19 @@ def test_what_only_cannot_be_looked_at_now_is_not_gone(
     folder.with_name("elsewhere").rename(folder)
     learned.restart()  # a source that was out of reach is tried later
     (folder / f"{MILL}.md").unlink()
-    learned.learner.stopping.set()
-    learned.learner.fetch()
-    assert state(learned) == "learned"
-    learned.learner.stopping.clear()
+    whole_pass = Files.documents
+    for broken_off_by in (learned.learner.stopping.set, unplugged):
+
+        def cut(source: Files, since: str | None, how: object = broken_off_by) -> object:
+            for document in whole_pass(source, since):
+                yield document
+                how()  # type: ignore[operator]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Files, "documents", cut)
+            learned.learner.fetch()
+        assert state(learned) == "learned"
+        learned.restart()
     learned.learner.fetch()
     assert state(learned) == "withdrawn"
 
@@ -287,3 +301,138 @@ def test_status_counts_what_is_withdrawn(learned: Bench) -> None:
     learned.learner.fetch()
     told = CliRunner().invoke(app, ["status", "--json", "--config", str(learned.place.config)])
     assert json.loads(told.output)["documents"]["withdrawn"] == 1
+
+
+# What a reviewer found ----------------------------------------------------------------------------
+
+
+def test_after_an_older_text_was_forgotten_its_file_is_still_learned_from(learned: Bench) -> None:
+    """What is forgotten is that text; the address goes on, where another text of it is taught."""
+    path = notes(learned) / f"{MILL}.md"
+    older = path.read_text()
+    path.write_text(older.replace("crimson", "purple"))
+    assert learned.learner.fetch() == 1
+    learned.learn()
+    assert [d.id for d in learned.store.documents.gone()] == [1]
+    request(learned.home, [1])
+    assert learned.learn().kind == "forget"
+    assert state(learned) == "forgotten"
+    path.write_text(older.replace("crimson", "golden"))
+    assert learned.learner.fetch() == 1
+    assert (state(learned, 5), state(learned, 6)) == ("superseded", "queued")
+    path.write_text(older)
+    assert learned.learner.fetch() == 0, "what was forgotten does not come back"
+
+
+@pytest.mark.parametrize("name", ["a-mill.md", "the-old-mill.md"])
+def test_a_file_that_is_moved_while_another_takes_its_name_stays_learned(
+    learned: Bench, name: str
+) -> None:
+    """As logs are rotated; whichever of the two comes first."""
+    path = notes(learned) / f"{MILL}.md"
+    text = path.read_text()
+    path.rename(notes(learned) / name)
+    path.write_text(text.replace("crimson", "purple"))
+    assert learned.learner.fetch() == 1
+    assert (state(learned), state(learned, 5)) == ("learned", "queued")
+    assert cited(learned, "crimson sails") == [f"notes/{name}"]
+    assert learned.store.documents.gone() == []
+
+
+def test_a_text_in_two_sources_is_learned_once(learned: Bench) -> None:
+    archive = learned.place.folder / "archive"
+    archive.mkdir()
+    path = notes(learned) / f"{MILL}.md"
+    shutil.copy(path, archive / "mill.md")
+    both = {"files": [str(notes(learned)), str(archive)]}
+    learned.restart(sources=both)
+    assert learned.learner.fetch() == 0
+    path.write_text(path.read_text().replace("crimson", "purple"))
+    assert learned.learner.fetch() == 1, "the new text, and not the old one again"
+    assert state(learned) == "learned"
+    assert cited(learned, "crimson sails") == ["archive/mill.md"]
+    learned.learn()
+    for _ in range(3):
+        assert learned.learner.fetch() == 0
+        assert learned.learner.learn() is None
+
+
+@pytest.mark.parametrize("kept", ["unusable", "given_up"])
+def test_what_was_not_to_be_learned_is_not_when_it_is_back(bench: Bench, kept: str) -> None:
+    path = notes(bench) / "empty-talk.md"
+    path.write_text("# Talk\n\n" + "So it goes on and on and on, and that is that. " * 6)
+    bench.learner.fetch()
+    [number] = bench.store.documents.numbers("unusable")
+    if kept == "given_up":
+        with sqlite3.connect(bench.home / "learner.db") as db:
+            db.execute("UPDATE documents SET state = 'given_up', tries = 3 WHERE id = 1")
+        number, path = 1, notes(bench) / f"{MILL}.md"
+    whole = path.read_text()
+    path.unlink()
+    bench.learner.fetch()
+    assert state(bench, number) == "withdrawn"
+    path.write_text(whole)
+    bench.learner.fetch()
+    assert state(bench, number) == kept
+
+
+def test_what_older_versions_know_can_be_forgotten_after_a_consolidation(learned: Bench) -> None:
+    (notes(learned) / f"{MILL}.md").unlink()
+    learned.learner.fetch()
+    learned.store.cycles.begin(3, 2, {}, "consolidate")
+    learned.store.cycles.finish(3, "published", (), None)
+    assert [d.id for d in learned.store.documents.gone()] == [1]
+
+
+def test_back_while_the_rest_is_relearned_without_it_it_is_queued(learned: Bench) -> None:
+    path = notes(learned) / f"{MILL}.md"
+    whole = path.read_text()
+    path.unlink()
+    learned.learner.fetch()
+    learned.store.cycles.begin(3, 2, {}, "consolidate")
+    path.write_text(whole)
+    learned.learner.fetch()
+    assert state(learned) == "queued"
+
+
+def test_a_cursor_is_not_stored_for_a_text_that_was_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(*_: object, **__: object) -> bool:
+        raise StoreBusy("learner.db: another program holds it")
+
+    monkeypatch.setattr(bench.store.documents, "add", held)
+    with pytest.raises(StoreBusy):
+        bench.learner.fetch()
+    assert bench.store.sources.get("files:notes").cursor is None
+
+
+def test_passages_that_could_not_be_written_are_at_the_next_fetch(
+    learned: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise ResourceError("passages.db: the disk is full")
+
+    (notes(learned) / f"{MILL}.md").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(PassageIndex, "sync", full)
+        with pytest.raises(ResourceError):
+            learned.learner.fetch()
+    assert learned.passages() == {1, 2, 3, 4}
+    learned.learner.fetch()
+    assert learned.passages() == {2, 3, 4}
+
+
+def test_an_empty_folder_is_told_of_as_one_that_may_not_be_mounted(
+    learned: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in [*notes(learned).glob("*.md")]:
+        path.rename(learned.place.folder / path.name)
+    learned.learner.fetch()
+    assert "nothing is there any more (is it mounted?)" in caplog.text
+    assert "forget" not in caplog.text
+    assert learned.passages() == set()
+    for path in [*learned.place.folder.glob("*.md")]:
+        path.rename(notes(learned) / path.name)
+    learned.learner.fetch()
+    assert learned.passages() == {1, 2, 3, 4}
