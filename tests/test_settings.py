@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from autodidact import settings
@@ -68,6 +70,33 @@ def test_every_path_is_read_by_one_rule(
     assert flagged == here / known.get(written, written)
     monkeypatch.setenv("AUTODIDACT_HOME", written)
     assert load(path).home == expected
+
+
+LETTERS = st.characters(exclude_characters="/\\'\"~\x00\x7f", exclude_categories=("C",))
+NAMES = st.text(LETTERS, min_size=1, max_size=12).map(str.strip)
+NAMES = NAMES.filter(lambda name: name not in ("", ".", ".."))
+
+
+@given(
+    prefix=st.sampled_from(["", "./", "../", "~/", "/srv/"]),
+    names=st.lists(NAMES, min_size=1, max_size=3),
+    mark=st.sampled_from(["", "\ufeff"]),
+    newline=st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_path_in_any_file_that_editors_write_is_read_by_one_rule(
+    tmp_path_factory: pytest.TempPathFactory, prefix: str, names: list[str], mark: str, newline: str
+) -> None:
+    """Letters of every script, with and without a byte order mark, with either end of line."""
+    folder = tmp_path_factory.mktemp("place")
+    written = prefix + "/".join(names)
+    lines = [f"home = '{written}'", "[sources]", f"files = ['{written}']", f"control = '{written}'"]
+    path = folder / "autodidact.toml"
+    path.write_bytes((mark + newline.join(lines) + newline).encode("utf-8"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder / "me"))
+        found = load(path)
+    rest = folder / "me" / "/".join(names) if prefix == "~/" else folder / written
+    assert (found.home, *found.sources.files, found.sources.control) == (rest,) * 3
 
 
 # Which value counts -----------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def _status(home: Path) -> dict[str, Any]:
 
 
 def _learner(said: LearnerStatus) -> str:
-    if said.state == "stopped" or time.time() - said.updated_at > 15:
+    if said.gone(time.time()):
         return "not running"
     if said.state == "idle":
         return "idle"

@@ -87,7 +87,7 @@ class Agenda:
         gate = self.settings.gate.model_dump()
         memory = self.store.probes.remembered()
         factor = 1.0 if kind == "learn" else training.consolidation_cycles
-        if not parent and kind == "learn" and cycle == 1:
+        if kind == "learn" and cycle == 1:
             factor = FIRST
         limits = self.settings.gate
         return Job(

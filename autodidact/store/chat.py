@@ -206,6 +206,9 @@ class ChatStore:
         now = time.time()
         with self._write() as db:
             _wipe(db)
+            # The latest comes first, also where the clock was put back.
+            last = db.conn.execute("SELECT MAX(updated_at) FROM conversations").fetchone()[0]
+            latest = max(now, (last or 0.0) + 1e-3)
             if conversation_id is None:
                 conversation_id = secrets.token_urlsafe(9)
                 db.table("conversations").insert(
@@ -213,11 +216,11 @@ class ChatStore:
                         "id": conversation_id,
                         "title": title_of(question),
                         "created_at": now,
-                        "updated_at": now,
+                        "updated_at": latest,
                     }
                 )
             else:
-                db.table("conversations").update(conversation_id, {"updated_at": now})
+                db.table("conversations").update(conversation_id, {"updated_at": latest})
             row = {"conversation_id": conversation_id, "created_at": now}
             if question_id is None:
                 question_id = _insert(db, {**row, "role": "user", "content": question})
@@ -335,13 +338,15 @@ def _end(message: StoredMessage, ended: _Ended) -> StoredMessage:
 
 
 def _wipe(db: sqlite_utils.Database) -> None:
-    old = (time.time() - WIPE_AFTER_S,)
+    """What was deleted a minute ago, or by a clock that was put back since."""
+    now = time.time()
+    old = (now - WIPE_AFTER_S, now)
     db.conn.execute(
         "DELETE FROM messages WHERE conversation_id IN "
-        "(SELECT id FROM conversations WHERE deleted_at < ?)",
+        "(SELECT id FROM conversations WHERE deleted_at < ? OR deleted_at > ?)",
         old,
     )
-    db.conn.execute("DELETE FROM conversations WHERE deleted_at < ?", old)
+    db.conn.execute("DELETE FROM conversations WHERE deleted_at < ? OR deleted_at > ?", old)
 
 
 def _conversation(row: dict[str, Any]) -> Conversation:

@@ -308,6 +308,11 @@ class Job:
     halvings: int = 0
 
     @property
+    def first(self) -> bool:
+        """Whether it is a home's first: somebody waits to see what comes of it."""
+        return self.cycle == 1 and self.kind == "learn"
+
+    @property
     def parent_version(self) -> int:
         """0 is the untouched base."""
         return self.parent.version if self.parent else 0

@@ -11,6 +11,8 @@ from autodidact.types.report import CycleReport
 State = Literal["idle", "fetching", "preparing", "training", "measuring", "publishing", "stopped"]
 OFFLINE = "offline"
 WAITS = "waits for the chat"
+OFFLINE_AFTER_S = 15.0
+"""A learner that runs says something every few seconds."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,8 @@ class LearnerStatus:
     waits: bool = False
     verdict: CycleReport | None = None
     updated_at: float = 0.0
+
+    def gone(self, now: float) -> bool:
+        """Whether it does not run any more. What it said in what is now the future, it said before
+        the clock was put back: a learner that runs has said something since."""
+        return self.state == "stopped" or abs(now - self.updated_at) > OFFLINE_AFTER_S

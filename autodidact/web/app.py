@@ -207,7 +207,7 @@ async def health(request: Request) -> JSONResponse:
         "rejected": model.rejected,
         "reason": model.reason,
         "active": site.active,
-        "uptime_s": round(time.time() - site.started_at, 1),
+        "uptime_s": round(time.monotonic() - site.started_at, 1),
     }
     headers = {"Cache-Control": "no-store"}
     if model.state == "loading":

@@ -36,7 +36,6 @@ from autodidact.web.sse import Shutdown, Wakeups, encode
 POLL_S = 0.3
 FRAME_S = 0.25
 PING_S = 15.0
-OFFLINE_AFTER_S = 15.0
 RETRY_MS = 1000
 _OFFLINE = LearnerStatus(OFFLINE)
 # A change of one of these is news of the learner; a change of anything else is its progress.
@@ -69,8 +68,7 @@ class LearnerView:
             return _OFFLINE
         if status is None:
             return _OFFLINE
-        gone = status.state == "stopped" or now - status.updated_at > OFFLINE_AFTER_S
-        return replace(_OFFLINE, verdict=status.verdict) if gone else status
+        return replace(_OFFLINE, verdict=status.verdict) if status.gone(now) else status
 
     def refused(self, status: LearnerStatus, live: int, now: float) -> dict[str, str] | None:
         """What there is to say of the last cycle if it was not published and none was since."""

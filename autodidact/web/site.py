@@ -45,7 +45,8 @@ class Site:
     allowance: Allowance
     metrics: Metrics
     shutdown: Shutdown = field(default_factory=Shutdown)
-    started_at: float = field(default_factory=time.time)
+    started_at: float = field(default_factory=time.monotonic)
+    """By the clock that nobody sets."""
 
     @property
     def active(self) -> int:

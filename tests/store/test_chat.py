@@ -4,8 +4,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autodidact.store import chat
 from autodidact.store.chat import Begun, ChatStore, title_of
@@ -210,3 +213,27 @@ def test_what_is_taken_back_meanwhile_does_not_come_back_as_another(
     again = begin(store, "Why?")
     assert again.reply_id == begun.reply_id  # SQLite gives numbers of deleted rows again
     assert stored(path, again.reply_id) == ("open", "")
+
+
+# A clock that is put back -------------------------------------------------------------------------
+
+
+@given(moves=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
+def test_the_latest_is_first_and_what_is_deleted_goes_wherever_the_clock_goes(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[float]
+) -> None:
+    now = [1.7e9]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chat, "time", SimpleNamespace(time=lambda: now[0]))
+        store = ChatStore(tmp_path_factory.mktemp("home") / "chat.db")
+        gone = begin(store, "to be deleted").conversation_id
+        store.delete(gone)
+        made = []
+        for move in moves:
+            now[0] += move
+            made.append(begin(store, "Why?").conversation_id)
+            assert [row.id for row in store.conversations(20)] == made[::-1]
+        now[0] += chat.WIPE_AFTER_S + 1
+        begin(store, "And now?")
+        assert not store.restore(gone)
+        store.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,9 +91,12 @@ def test_a_learner_that_has_gone_silent_is_offline(tmp_path: Path) -> None:
     learner = Learner(tmp_path)
     assert view.status(0).state == "offline"  # no word
     learner.say("idle", queued=2, documents=2)
-    status = view.status(0)
+    status = view.status(time.time())
     assert (status.state, status.queued, status.documents) == ("idle", 2, 2)
     assert view.status(status.updated_at + 16).state == "offline"
+    assert view.status(status.updated_at - 16).state == "offline", (
+        "said before the clock was put back"
+    )
     learner.say("stopped")
     assert view.status(0).state == "offline"
     learner.close()

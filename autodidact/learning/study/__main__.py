@@ -48,7 +48,9 @@ def main(path: Path, chat_first: Path | None) -> NoReturn:
         waiting = Waiting()
         if chat_first:
             replies = functools.partial(replying.anyone, chat_first)
-            waiting = Waiting(replies, job.minutes * 60, stop, emit)
+            seconds = job.minutes * 60
+            back_s = seconds / 3 if job.first else None
+            waiting = Waiting(replies, seconds, stop, emit, back_s)
             waiting.follow()
         study(Session(job, path.parent, emit, stop, training, waiting))
         code = 0

@@ -7,7 +7,8 @@ processor to itself within one of those. Three bounds keep a constant chat from 
 - in all it waits as long as a cycle at most, or as long as it has worked where that is longer: a
   cycle takes at most about twice its time;
 - what it waits is no time of the cycle, nor what a reply took from a step that it fell into:
-  whatever fits into the cycle is timed by `worked_s`.
+  whatever fits into the cycle is timed by `worked_s`. For a home's first cycle, which somebody
+  waits to see, that holds for a third of its time only.
 
 Nothing grows while it waits. Held are the model, the adapter and its optimiser, and within a reply
 or a score that the engine is at, the keys and values of that one batch (`engine.core`).
@@ -30,7 +31,8 @@ SAY_AFTER_S = 1.0
 
 class Waiting:
     """Called before each piece of work. `replying` tells whether to wait, `patience_s` how long in
-    all; a wait that takes a while is told to `tell`, and ends at once when `stop` is set."""
+    all; a wait that takes a while is told to `tell`, and ends at once when `stop` is set. Of what
+    it waits at most `back_s` is no time of the cycle; None is all of it."""
 
     def __init__(
         self,
@@ -38,11 +40,13 @@ class Waiting:
         patience_s: float = 0.0,
         stop: threading.Event | None = None,
         tell: Callable[[WaitEvent], None] = lambda event: None,
+        back_s: float | None = None,
     ) -> None:
         self._replying = replying
         self._patience_s = patience_s
         self._stop = stop or threading.Event()
         self._tell = tell
+        self._back_s = back_s
         self._lock = threading.Lock()
         self._begun = self._at = time.monotonic()
         self._waited_s = 0.0
@@ -58,10 +62,13 @@ class Waiting:
 
     @property
     def worked_s(self) -> float:
-        """The seconds since the beginning, without those that it waited."""
+        """The seconds since the beginning, without those that it waited and that are given back."""
         with self._lock:
             now = time.monotonic()
-            return now - self._begun - self._until(now)
+            back_s = self._until(now)
+            if self._back_s is not None:
+                back_s = min(back_s, self._back_s)
+            return now - self._begun - back_s
 
     def __call__(self) -> None:
         left_s = self._left_s()

@@ -174,3 +174,17 @@ def test_it_looks_by_itself() -> None:
     wait.follow()
     assert looked.wait(10)
     stop.set()
+
+
+@pytest.mark.parametrize(("back_s", "ends_s"), [(None, 540), (90.0, 360)])
+def test_of_a_first_cycle_only_so_much_is_given_back(
+    time: Time, back_s: float | None, ends_s: float
+) -> None:
+    """Beside constant chatting."""
+    wait = Waiting(lambda: True, 270, time, back_s=back_s)
+    while wait.worked_s < 270:
+        wait()
+        for _ in range(20):
+            wait.look()
+            time.work(LOOK_S)
+    assert time.now - 100 == pytest.approx(ends_s, abs=MOST_WAIT_S + 2)
