@@ -303,7 +303,7 @@ def test_status_counts_what_is_withdrawn(learned: Bench) -> None:
     assert json.loads(told.output)["documents"]["withdrawn"] == 1
 
 
-# What a reviewer found ----------------------------------------------------------------------------
+# Where one rule meets another ---------------------------------------------------------------------
 
 
 def test_after_an_older_text_was_forgotten_its_file_is_still_learned_from(learned: Bench) -> None:
