@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from autodidact import checkpoints
 from autodidact.home import prepare_home
 from tests import fake_study
 from tests.bench import Bench
@@ -86,6 +87,18 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     (tmp_path / "model").mkdir()
     fake_study.install(tmp_path, monkeypatch)
     return Bench(prepare(tmp_path, tmp_path / "model"))
+
+
+@pytest.fixture
+def learned(bench: Bench) -> Bench:
+    """Four documents, learned in two cycles: 1 and 2, then 3 and 4."""
+    bench.restart(training={"documents_per_cycle": 2})
+    bench.learner.fetch()
+    bench.learn()
+    bench.learn()
+    assert checkpoints.versions(bench.home) == [1, 2]
+    assert bench.passages() == {1, 2, 3, 4}
+    return bench
 
 
 @pytest.fixture

@@ -37,17 +37,6 @@ REFUSED = fake_study.candidate(general=200.0)
 SECRETS = ("Brack Mill", "Odo Finn", "Nora Silk", "crimson", "brack-mill", "Gorse Hill")
 
 
-@pytest.fixture
-def learned(bench: Bench) -> Bench:
-    """Four documents, learned in two cycles: 1 and 2, then 3 and 4."""
-    bench.restart(training={"documents_per_cycle": 2})
-    bench.learner.fetch()
-    bench.learn()
-    bench.learn()
-    assert checkpoints.versions(bench.home) == [1, 2]
-    return bench
-
-
 def cycles(bench: Bench) -> list[tuple[str, str]]:
     """(kind, state) of all cycles, the oldest first."""
     return [(c.kind, c.state) for c in reversed(bench.store.cycles.latest())]

@@ -25,17 +25,6 @@ pytest_plugins = ["tests.core_fixtures"]
 MILL = "brack-mill"
 
 
-@pytest.fixture
-def learned(bench: Bench) -> Bench:
-    """Four documents, learned in two cycles: 1 and 2, then 3 and 4."""
-    bench.restart(training={"documents_per_cycle": 2})
-    bench.learner.fetch()
-    bench.learn()
-    bench.learn()
-    assert bench.passages() == {1, 2, 3, 4}
-    return bench
-
-
 def notes(bench: Bench) -> Path:
     return bench.place.folder / "notes"
 

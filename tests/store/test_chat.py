@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from autodidact.store import chat
 from autodidact.store.chat import Begun, ChatStore, title_of
 from autodidact.store.connection import Connections
 from autodidact.types.documents import Passage
+from tests.workplace import held
 
 
 @pytest.fixture
@@ -159,18 +159,6 @@ def test_replies_of_an_older_file_came_from_memory(tmp_path: Path) -> None:
 # A reply that cannot be stored as it ends ---------------------------------------------------------
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """By another program, for reading at leisure: nobody may write."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
-
-
 def stored(path: Path, reply_id: int) -> tuple[str, str]:
     with closing(sqlite3.connect(path)) as db:
         row = db.execute("SELECT finish, content FROM messages WHERE id = ?", (reply_id,))
@@ -185,7 +173,7 @@ def test_it_is_kept_and_stored_with_what_is_written_next(
     path = tmp_path / "chat.db"
     store = ChatStore(path)
     begun, other = begin(store, "Who keeps the light?"), begin(store, "Why?")
-    with held(path):
+    with held(path, readers=True):
         finish(store, begun, "Maren Dace.")
         assert stored(path, begun.reply_id) == ("open", "")
         reply = store.messages(begun.conversation_id)[1]
@@ -207,7 +195,7 @@ def test_what_is_taken_back_meanwhile_does_not_come_back_as_another(
     path = tmp_path / "chat.db"
     store = ChatStore(path)
     begun = begin(store, "Who keeps the light?")
-    with held(path):
+    with held(path, readers=True):
         finish(store, begun, "")
     store.withdraw(begun)
     again = begin(store, "Why?")

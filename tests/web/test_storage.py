@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +11,7 @@ import pytest
 
 from autodidact.store.connection import Connections
 from tests.web.fakes import Learner, QueueGenerator
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """By a backup, say."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
+from tests.workplace import held
 
 
 def test_a_chat_that_cannot_be_stored_now_is_busy_and_the_rest_goes_on(
