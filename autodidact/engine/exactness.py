@@ -17,7 +17,7 @@ from autodidact.engine.cache import SlotCache
 from autodidact.engine.core import Engine
 from autodidact.engine.slots import prompt_pass, token_pass
 from autodidact.errors import BaseUnfit
-from autodidact.models.loading import LoadedBase
+from autodidact.models.loading import TOLERANCE, LoadedBase
 
 TRIED = frozenset(
     {"gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi", "phi3",
@@ -27,8 +27,6 @@ TRIED = frozenset(
 TRIAL = 1024
 """Tokens that an unknown family is tried on, or beyond its window where that is wider."""
 PART = 128
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
-"""Of a logit, in parts of the largest one."""
 
 log = logging.getLogger(__name__)
 

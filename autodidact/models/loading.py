@@ -48,6 +48,9 @@ PLAIN_TEMPLATE = (
 )
 MAX_CONTEXT = 8192
 """Longest context used, whatever the model allows: longer ones cost memory for the cache."""
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""By how much logits of one and the same thing may differ where they are computed in another way,
+in parts of the largest one."""
 HALF_FROM = 30_000_000
 """Parameters from which "auto" may take bfloat16 on a CPU; smaller products gain nothing."""
 

@@ -29,14 +29,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autodidact.models.attention import attention_of
-from autodidact.models.loading import LoadedBase
+from autodidact.models.loading import TOLERANCE, LoadedBase
 from autodidact.models.prompts import opening_ids, prompt_ids
 from autodidact.types.chat import Message
 
 KEPT_BYTES = 256_000_000
 """Of hidden states that are kept; what was used longest ago goes first and is computed again."""
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
-"""By how much packed logits may differ from plain ones, in parts of the largest logit."""
 _AT_ONCE = 512
 """Tokens of one pass through the blocks below."""
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
-from autodidact.models.loading import LoadedBase
+from autodidact.models.loading import TOLERANCE, LoadedBase
 from autodidact.models.prompts import opening_ids, prompt_ids
 from autodidact.training import passes
 from autodidact.training.anchors import Anchor
@@ -74,7 +74,7 @@ def test_an_adapter_that_goes_on_is_packed_too(
     wanted = [[len(prompt) - 1]]
     says, was = made.passes.logits([prompt], wanted), made.passes.teacher([prompt], wanted)
     apart = (says - was).abs().max() / was.abs().max()
-    assert apart > 5 * passes.TOLERANCE[torch.float32], "it does say something else"
+    assert apart > 5 * TOLERANCE[torch.float32], "it does say something else"
     assert isinstance(passes_for(base, made.model, 1, packed=True), PackedPasses)
 
 
