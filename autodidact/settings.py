@@ -211,6 +211,9 @@ class ServerSettings(Section):
     prefill_tokens: int = Field(128, ge=16, le=4096)
     """Prompt tokens computed between two tokens of the replies that run; fewer keep those
     smoother, more let new ones begin sooner."""
+    prefix_cache_mb: int = Field(256, ge=0, le=1_000_000)
+    """Memory for what earlier requests have computed, so that what a prompt repeats of them (a
+    conversation so far, the system turn) is not computed again; 0: none."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the served weights; "auto" on a CPU: bfloat16 where that is clearly faster
     and the model has at least 30 million parameters, float32 otherwise."""

@@ -4,11 +4,13 @@
     python benchmarks/serving.py --out DIR --shape starter --quick           a smoke test
     python benchmarks/serving.py --out DIR --parts reload --reloads 1000     memory and reload time
     python benchmarks/serving.py --out DIR --parts learner,engines
+    python benchmarks/serving.py --out DIR --parts turns             a conversation that goes on
 
 Parts: `streams` (both servers at 1, 8, 32 and 64 streams; closed: clients come over the ramp, then
 send request after request; open: N requests arrive over the ramp and all are awaited), `reload`
 (checkpoints published while clients stream), `learner` (our server beside the learner, idle and
-training) and `engines` (without HTTP: transformers' `generate`, one by one and in fixed batches,
+training), `turns` (the first token of a second turn, with what the first one has computed and
+without) and `engines` (without HTTP: transformers' `generate`, one by one and in fixed batches,
 its continuous batching, our batcher).
 
 Both servers get the same requests, the same base with the same rank-64 adapter (published as a
@@ -41,7 +43,7 @@ from autodidact.home import write_atomic  # noqa: E402
 from benchmarks.load import cells, report, shapes  # noqa: E402
 from benchmarks.load.servers import Knobs  # noqa: E402
 
-PARTS = ("streams", "reload", "learner", "engines")
+PARTS = ("streams", "reload", "learner", "engines", "turns")
 ENGINES = ("generate", "generate8", "generate32", "continuous", "ours")
 START_S = {"ours": 12.0, "naive": 12.0}
 """How long a server takes to start, roughly: for the time that is left."""
@@ -96,6 +98,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reload-streams", default="8,32")
     parser.add_argument("--learner-streams", default="1,8")
     parser.add_argument("--engine-requests", default="1,8,32")
+    parser.add_argument("--turn-tokens", default="1000", help="of a conversation's first turn")
+    parser.add_argument("--conversations", type=int, default=5, help="of the part `turns`, a round")
     parser.add_argument("--with-learner", action="store_true", help="the part `learner` too")
     parser.add_argument("--engines", action="store_true", help="the part `engines` too")
     parser.add_argument("--quick", action="store_true", help="smoke test: tiny numbers of all")
@@ -108,7 +112,7 @@ def arguments() -> argparse.Namespace:
     if args.quick:
         args.rounds, args.ramp, args.seconds, args.reloads = 1, 1.0, 3.0, min(args.reloads, 3)
         args.streams, args.reload_streams, args.learner_streams = "1,4", "4", "4"
-        args.engine_requests = "1,8"
+        args.engine_requests, args.turn_tokens, args.conversations = "1,8", "200", 2
     return args
 
 
@@ -155,6 +159,8 @@ def plan(args: argparse.Namespace) -> Iterator[Todo]:
             yield from _streams(args, number)
         if "learner" in args.parts:
             yield from _learner(args, number)
+        if "turns" in args.parts:
+            yield from _turns(args, number)
         if "engines" in args.parts:
             yield from _engines(args, number)
         if "reload" in args.parts and number == 0:
@@ -182,6 +188,15 @@ def _learner(args: argparse.Namespace, number: int) -> Iterator[Todo]:
             guess = START_S["ours"] + 30 + args.ramp + args.seconds
             key = f"learner/{n}/{state}/{number}"
             yield key, guess, partial(cells.beside_the_learner, n=n, state=state)
+
+
+def _turns(args: argparse.Namespace, number: int) -> Iterator[Todo]:
+    for tokens in _numbers(args.turn_tokens):
+        for side in ("anew", "kept") if number % 2 == 0 else ("kept", "anew"):
+            key = f"turns/{tokens}/{side}/{number}"
+            guess = START_S["ours"] + args.conversations * (10.0 + tokens / 100)
+            measure = partial(cells.turns, side=side, tokens=tokens, count=args.conversations)
+            yield key, guess, measure
 
 
 def _engines(args: argparse.Namespace, number: int) -> Iterator[Todo]:

@@ -2,6 +2,7 @@
 
 adapters    LoRA beside the base's linear layers, another one for each row of a batch
 cache       keys and values of the requests that run, a slot each
+prefixes    keys and values of earlier requests, for prompts that begin as they did
 core        `Engine`: load a version, complete and score in fixed batches
 tokens      tokens as text and bytes
 sampling    the next token of each row, by its own parameters and its own random numbers

@@ -6,10 +6,9 @@ many were computed, so that a long prompt does not hold up the replies that run)
 for every running reply in one pass, whatever versions they are on. Requests therefore join and
 leave at token boundaries; a request that is cancelled, or whose time is up, costs no further token.
 
-A prompt is always computed alone and in the same parts, and each row draws by its own random
-numbers, so a reply does not depend on which others run beside it, up to rounding: sums in a matrix
-product may be ordered otherwise in a larger batch (docs/serving.md says what that means in which
-number format).
+A prompt is always computed alone, and each row draws by its own random numbers, so a reply does not
+depend on which others run beside it or came before, up to rounding: sums in a matrix product may be
+ordered otherwise in a larger batch (docs/serving.md says what that means in which number format).
 
 Left to others: how many requests there may be. Whoever submits bounds that (`web.limits` for the
 server); all of them are taken on, `max_concurrent` run, and the others wait here, so that one of
@@ -52,6 +51,7 @@ class Batcher:
         *,
         max_concurrent: int = 32,
         prefill_tokens: int = 128,
+        prefix_bytes: int = 0,
         queue_seconds: float = 30.0,
         reply_seconds: float = 600.0,
         observe: Observe = lambda name, value: None,
@@ -65,7 +65,7 @@ class Batcher:
         self._observe = observe
         self._replying = replying
         self._waiting: deque[Ticket] = deque()
-        self._slots = Slots(engine)
+        self._slots = Slots(engine, prefill_tokens, prefix_bytes)
         self._work = threading.Condition()
         self._closing = False
         self.counts = dict.fromkeys(
@@ -99,6 +99,15 @@ class Batcher:
     def cache_bytes(self) -> int:
         return self._slots.bytes
 
+    @property
+    def prefix_bytes(self) -> int:
+        return self._slots.prefix_bytes
+
+    @property
+    def reused(self) -> int:
+        """Tokens of prompts that earlier requests had computed."""
+        return self._slots.reused
+
     def submit(self, version: Version, prompt: Sequence[int], params: SamplingParams) -> Ticket:
         """Let a request wait for its turn. Raises Busy once the batcher is closed."""
         ticket = Ticket(version, prompt, params, time.monotonic())
@@ -130,7 +139,7 @@ class Batcher:
             while not (self._closing or self._waiting or self._slots.running):
                 self._replying(False)
                 if not self._work.wait(IDLE_S):
-                    self._slots.clear()
+                    self._slots.rest()
 
     def _turn(self) -> None:
         self._let_go()
@@ -183,7 +192,7 @@ class Batcher:
         ticket = self._slots.filling
         assert ticket is not None
         try:
-            took, first = self._slots.fill(self._chunk)
+            took, first = self._slots.fill()
         except Exception as error:
             if ticket is not self._slots.filling:
                 raise

@@ -57,8 +57,8 @@ class SlotCache(Cache):
         key, value = key_states, value_states
         if layer_idx == len(self._keys):
             shape = (self._slots, key.shape[1], self._length, key.shape[3])
-            self._keys.append(key.new_zeros(shape))
-            self._values.append(value.new_zeros((*shape[:3], value.shape[3])))
+            self._keys.append(_zeros(key, shape))
+            self._values.append(_zeros(value, (*shape[:3], value.shape[3])))
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         if self._index is None:
             begin = self._seen - key.shape[2]
@@ -74,18 +74,26 @@ class SlotCache(Cache):
         """Positions are always given with the tokens; nothing is to be inferred from this."""
         return 0
 
-    def take(self, slot: int, other: SlotCache, length: int) -> None:
-        """Copy the first `length` positions of the other cache's slot 0 into `slot`."""
+    def room(self, length: int) -> int:
+        """Bytes that a slot of so many positions takes in a cache of its own; 0 while this one has
+        held nothing."""
+        position = sum(
+            t.shape[1] * t.shape[3] * t.element_size() for t in (*self._keys, *self._values)
+        )
+        return position * -(-length // STEP) * STEP
+
+    def take(self, slot: int, other: SlotCache, length: int, source: int = 0) -> None:
+        """Copy the first `length` positions of the other cache's slot `source` into `slot`."""
         self._reserve(slot + 1, length)
         if not self._keys:
             for key, value in zip(other._keys, other._values, strict=True):
                 shape = (self._slots, key.shape[1], self._length)
-                self._keys.append(key.new_zeros((*shape, key.shape[3])))
-                self._values.append(value.new_zeros((*shape, value.shape[3])))
+                self._keys.append(_zeros(key, (*shape, key.shape[3])))
+                self._values.append(_zeros(value, (*shape, value.shape[3])))
         for mine, theirs in zip(
             (*self._keys, *self._values), (*other._keys, *other._values), strict=True
         ):
-            mine[slot, :, :length] = theirs[0, :, :length]
+            mine[slot, :, :length] = theirs[source, :, :length]
             mine[slot, :, length:] = 0  # 0 × NaN is NaN: a mask does not keep those out
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -111,7 +119,14 @@ class SlotCache(Cache):
         slots, length = max(slots, self._slots), max(length, self._length)
         for tensors in (self._keys, self._values):
             for i, old in enumerate(tensors):
-                fresh = old.new_zeros((slots, old.shape[1], length, old.shape[3]))
+                fresh = _zeros(old, (slots, old.shape[1], length, old.shape[3]))
                 fresh[: old.shape[0], :, : old.shape[2]] = old
                 tensors[i] = fresh
         self._slots, self._length = slots, length
+
+
+def _zeros(like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A plain tensor, also where the pass that asks for it makes tensors that only such a pass may
+    write to (`torch.inference_mode`): slots are copied between passes."""
+    with torch.inference_mode(False):
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)

@@ -4,6 +4,12 @@ There are two kinds of pass: a part of one prompt, computed alone in a cache of 
 token for every running reply. A prompt that is complete moves into the next free slot; slots 0 to
 n − 1 are taken, and where one comes free the last moves into it. Who is let in and who must go,
 the `Batcher` decides.
+
+What a prompt has in common with an earlier request, or with one that runs, is copied and not
+computed again (`prefixes`). In float32 that is all of it, and changes a reply as little as the
+company in its batch does. In half precision, where such roundings are large enough to see, it is
+whole parts of prompts, which a prompt of its own would have computed in the very same passes: a
+reply is then the same to the bit with and without.
 """
 
 from __future__ import annotations
@@ -15,15 +21,25 @@ import torch
 
 from autodidact.engine.cache import STEP, SlotCache
 from autodidact.engine.core import Engine, Version
+from autodidact.engine.prefixes import WORTH, Prefixes, common
 from autodidact.engine.sampling import Drawn, draw
 from autodidact.engine.tickets import Ticket
 
 
 class Slots:
-    """For one thread; `running` and `bytes` may be read from any."""
+    """For one thread; `running`, `reused` and the numbers of bytes may be read from any.
 
-    def __init__(self, engine: Engine) -> None:
+    `part`: tokens of a prompt that one pass computes at most. `prefix_bytes`: for keys and values
+    of earlier requests; with 0 each prompt is computed whole.
+    """
+
+    def __init__(self, engine: Engine, part: int, prefix_bytes: int = 0) -> None:
         self._engine = engine
+        self._part = part
+        self._in_parts = engine.base.model.dtype != torch.float32
+        self._prefixes = Prefixes(prefix_bytes)
+        self.reused = 0
+        """Tokens of prompts that did not have to be computed."""
         self.rows: list[Ticket] = []
         """The running replies, in the order of their slots."""
         self.filling: Ticket | None = None
@@ -40,25 +56,56 @@ class Slots:
     def bytes(self) -> int:
         return self._cache.bytes + self._scratch.bytes
 
+    @property
+    def prefix_bytes(self) -> int:
+        return self._prefixes.bytes
+
     def begin(self, ticket: Ticket) -> None:
         """Its prompt is the next to be filled in."""
         self.filling, self._filled = ticket, 0
 
-    def fill(self, most: int) -> tuple[int, Drawn | None]:
-        """Compute the next part of the prompt, at most so many tokens. Returns how many it took,
-        and with the prompt's end the reply's first token: from then on it is the last row."""
+    def fill(self) -> tuple[int, Drawn | None]:
+        """Compute the next part of the prompt. Returns how many tokens it took, and with the
+        prompt's end the reply's first token: from then on it is the last row."""
         ticket = self.filling
         assert ticket is not None
-        begin, end = self._filled, min(len(ticket.prompt), self._filled + most)
+        begin = self._filled or self._reuse(ticket)
+        end = min(len(ticket.prompt), begin + self._part)
         logits = prompt_pass(self._engine, self._scratch, ticket.version, ticket.prompt, begin, end)
         self._filled = end
         if end < len(ticket.prompt):
             return end - begin, None
         self._cache.take(len(self.rows), self._scratch, end)
         self.filling = None
-        ticket.cached = end
+        ticket.held = list(ticket.prompt)
         self.rows.append(ticket)
         return end - begin, draw(logits, [ticket.row])[0]
+
+    def _reuse(self, ticket: Ticket) -> int:
+        """Copy what is there of its prompt into the scratch cache; all but the last token, after
+        which the reply begins. Returns how many tokens that are."""
+        if not self._prefixes.most_bytes:
+            return 0
+        kept, length = self._prefixes.find(ticket.version, ticket.prompt)
+        source, slot = kept, 0
+        for number, row in enumerate(self.rows):
+            if row.version is ticket.version:
+                shared = common(self._lasting(row, row.held), ticket.prompt)
+                if shared > length:
+                    source, slot, length = self._cache, number, shared
+        length = self._whole(min(length, len(ticket.prompt) - 1))
+        if source is None or length < WORTH:
+            return 0
+        self._scratch.take(0, source, length, slot)
+        self.reused += length
+        return length
+
+    def _lasting(self, ticket: Ticket, held: Sequence[int]) -> Sequence[int]:
+        """Those of the tokens that it holds whose keys and values others may take over."""
+        return held[: self._whole(min(len(held), len(ticket.prompt)))] if self._in_parts else held
+
+    def _whole(self, length: int) -> int:
+        return length // self._part * self._part if self._in_parts else length
 
     def step(self) -> list[Drawn]:
         """One token for every row."""
@@ -67,22 +114,27 @@ class Slots:
             self._cache,
             [ticket.version for ticket in self.rows],
             [ticket.next_token for ticket in self.rows],
-            [ticket.cached for ticket in self.rows],
+            [len(ticket.held) for ticket in self.rows],
         )
         for ticket in self.rows:
-            ticket.cached += 1
+            ticket.held.append(ticket.next_token)
         return draw(logits, [ticket.row for ticket in self.rows])
 
     def remove(self, ticket: Ticket) -> None:
         """Take a row out; the last one moves into its slot."""
         slot, last = self.rows.index(ticket), len(self.rows) - 1
+        self._prefixes.keep(ticket.version, self._lasting(ticket, ticket.held), self._cache, slot)
         moved = self.rows.pop()
         if slot != last:
-            self._cache.move(last, slot, moved.cached)
+            self._cache.move(last, slot, len(moved.held))
             self.rows[slot] = moved
 
     def stop_filling(self) -> None:
         """Its request has ended; the next prompt writes over what is there."""
+        ticket = self.filling
+        if ticket is not None and self._filled:
+            there = self._lasting(ticket, ticket.prompt[: self._filled])
+            self._prefixes.keep(ticket.version, there, self._scratch)
         self.filling = None
 
     def drop_filling(self) -> None:
@@ -90,12 +142,19 @@ class Slots:
         self.filling = None
         self._scratch.clear()
 
+    def rest(self) -> None:
+        """Nothing runs: give back what only a running batch needs, and what has grown old."""
+        self._cache.clear()
+        self._scratch.clear()
+        self._prefixes.expire()
+
     def clear(self) -> list[Ticket]:
         """Let go of everything, memory too. Returns the requests that were there."""
         there = [*self.rows, *([self.filling] if self.filling else [])]
         self.rows, self.filling = [], None
         self._cache.clear()
         self._scratch.clear()
+        self._prefixes.clear()
         return there
 
 

@@ -29,8 +29,8 @@ class Ticket:
         self.last_at = 0.0
         self.tokens = 0
         self.next_token = 0
-        self.cached = 0
-        """Positions of its slot that hold its keys and values."""
+        self.held: list[int] = []
+        """The tokens whose keys and values its slot holds."""
         self._leaving: tuple[Finish | None] | None = None
         self._queue: SimpleQueue[Drawn | Exception | None] = SimpleQueue()
 

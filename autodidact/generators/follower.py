@@ -167,6 +167,7 @@ class Follower:
             engine,
             max_concurrent=chosen.max_concurrent,
             prefill_tokens=chosen.prefill_tokens,
+            prefix_bytes=chosen.prefix_cache_mb * 1_000_000,
             queue_seconds=chosen.queue_seconds,
             reply_seconds=chosen.reply_seconds,
             observe=self._observe,

@@ -133,6 +133,8 @@ class LocalGenerator:
             "running": batcher.running,
             "waiting": batcher.waiting,
             "cache_bytes": batcher.cache_bytes,
+            "prefix_bytes": batcher.prefix_bytes,
+            "reused_tokens_total": float(batcher.reused),
             "versions_in_memory": len(loaded.shelf),
             "live": float(self.status().live or 0),
         }

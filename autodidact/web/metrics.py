@@ -39,6 +39,7 @@ FIGURES = {
     "requests_total": "Requests for a reply that were taken on.",
     "tokens_total": "Tokens generated.",
     "prompt_tokens_total": "Prompt tokens computed.",
+    "reused_tokens_total": "Prompt tokens that earlier requests had computed.",
     "cancelled_total": "Replies that were stopped before their end.",
     "refused_total": "Requests that the generator ended because their turn did not come in time.",
     "steps_total": "Passes of the model that generated tokens, one token a running reply.",
@@ -48,6 +49,7 @@ FIGURES = {
     "running": "Replies in the batch.",
     "waiting": "Requests that wait for their turn.",
     "cache_bytes": "Memory of the keys and values of running replies.",
+    "prefix_bytes": "Memory of the keys and values that are kept for later prompts.",
     "versions_in_memory": "Versions held ready.",
 }
 """What is known of the generator's figures. Others are told too, under their name alone."""

@@ -16,10 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import requests
 
 from autodidact import checkpoints
 from autodidact.home import prepare_home
@@ -34,6 +36,9 @@ ADAPTERS = 4
 """Different ones for the reloads; publishing more versions takes them in turn."""
 SETTLE_S = 0.5
 LEARNER_S = 600.0
+KEPT_MB = 256
+"""The default of `server.prefix_cache_mb`."""
+FOLLOWING = "And why is that?"
 Cell = dict[str, Any]
 
 
@@ -223,6 +228,65 @@ def summary_of_reloads(
         "failed": len(failed),
         "faults": sorted(set(failed))[:5],
     }
+
+
+def turns(at: Ground, side: str, tokens: int, count: int) -> Cell:
+    """`count` conversations of two turns, one after the other: a question and a reply of so many
+    tokens together, then a short question. With what earlier requests have computed ("kept"), or
+    without ("anew"). Replies are random tokens here: as text they are made of others, so the reply
+    itself is never taken over; those of a trained model mostly are.
+    """
+    knobs = replace(at.knobs, prefix_cache_mb=KEPT_MB if side == "kept" else 0)
+    questions = shapes.prompts(at.model, tokens - at.work.reply, count, seed=1)
+    first, second = [], []
+    with replace(at, knobs=knobs).server("ours") as (server, _):
+        at.warm(server)
+        for number, question in enumerate(questions):
+            said: list[dict[str, str]] = [{"role": "user", "content": question}]
+            waited, reply = _first_token(at, server, said, number)
+            first.append(waited)
+            said += [
+                {"role": "assistant", "content": reply},
+                {"role": "user", "content": FOLLOWING},
+            ]
+            second.append(_first_token(at, server, said, number)[0])
+        memory = servers.memory_mib(server.process.pid)
+    return {
+        "tokens": tokens,
+        "conversations": count,
+        "first_turn": figures.percentile(first, 0.5),
+        "second_turn": figures.percentile(second, 0.5),
+        "second_turn_most": max(second),
+        **memory,
+    }
+
+
+def _first_token(
+    at: Ground, server: Server, messages: list[dict[str, str]], seed: int
+) -> tuple[float, str]:
+    """Seconds from the request to the first text of a streamed reply, and the whole of it."""
+    body = {
+        "model": "autodidact",
+        "messages": messages,
+        "stream": True,
+        "max_tokens": at.work.reply,
+        "seed": seed,
+    }
+    begun, waited, text = time.monotonic(), 0.0, ""
+    address = f"{server.address}/v1/chat/completions"
+    with requests.post(address, json=body, stream=True, timeout=600) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if not line.startswith(b"data: {"):
+                continue
+            for choice in json.loads(line.removeprefix(b"data: "))["choices"]:
+                piece = choice["delta"].get("content") or ""
+                if piece and not text:
+                    waited = time.monotonic() - begun
+                text += piece
+    if not text:
+        raise RuntimeError("a reply without text")
+    return waited, text
 
 
 def beside_the_learner(at: Ground, n: int, state: str) -> Cell:

@@ -30,6 +30,7 @@ def markdown(state: Mapping[str, Any]) -> str:
     parts = ["# Serving", f"{state['machine']}\n\n{told}\n\n{TARGETS}"]
     for title, table in (
         ("Streams", streams_table(cells)),
+        ("Second turns", turns_table(cells)),
         ("Reloads", reload_table(cells)),
         ("Beside the learner", learner_table(cells)),
         ("Engines, tokens a second without HTTP", engines_table(cells)),
@@ -110,6 +111,27 @@ def reload_table(cells: Cells) -> str:
     return _table(head, rows)
 
 
+def turns_table(cells: Cells) -> str:
+    """A row for each length of a conversation, with and without what earlier requests computed."""
+    found = groups(cells, "turns")
+    rows = []
+    for tokens, side in sorted(found, key=lambda key: (int(key[0]), key[1])):
+        mine = found[tokens, side]
+        here, anew = (
+            spread(cell["second_turn"] for cell in found.get((tokens, which), ()))["median"]
+            for which in (side, "anew")
+        )
+        ratio = f"{here / anew:.2f}" if side != "anew" and here and anew else ""
+        rows.append(
+            [tokens, side, str(sum(cell["conversations"] for cell in mine))]
+            + [_of(mine, name, 2) for name in ("first_turn", "second_turn", "second_turn_most")]
+            + [ratio, _of(mine, "pss", 0)]
+        )
+    head = ["tokens", "prefixes", "conversations", "first turn, first token s",
+            "second turn, first token s", "at most s", "× anew", "PSS MiB"]  # fmt: skip
+    return _table(head, rows)
+
+
 def learner_table(cells: Cells) -> str:
     rows = [
         [n, state, *_load_columns(mine), "; ".join(sorted({c["learner_after"] for c in mine}))]
@@ -142,6 +164,8 @@ def line(cell: Mapping[str, Any]) -> str:
             f"{cell['live']} of {cell['reloads']} live, {_one(cell['reload_p50'], 2)} s each, "
             f"stall p99 {_one(cell['stall']['p99'], 2)} gaps, {cell['failed']} failed"
         )
+    if "second_turn" in cell:
+        return f"first token {cell['first_turn']:.2f} s, in a second turn {cell['second_turn']:.2f}"
     if "first_p99" not in cell:
         return f"{cell['tokens_s']:.1f} tokens/s"
     return (

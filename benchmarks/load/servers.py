@@ -36,6 +36,8 @@ class Knobs:
     max_concurrent: int
     prefill_tokens: int
     merged: bool
+    prefix_cache_mb: int = 0
+    """0: requests that come again are computed again, as the naive server does."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ max_concurrent = {knobs.max_concurrent}
 max_queue = 512
 queue_seconds = 600.0
 prefill_tokens = {knobs.prefill_tokens}
+prefix_cache_mb = {knobs.prefix_cache_mb}
 """,
         "utf-8",
     )

@@ -226,6 +226,30 @@ def test_a_reply_ends_on_the_version_that_began_it(stand: Stand) -> None:
     assert reply(generator) == stand.expected(2)
 
 
+def test_what_earlier_turns_computed_is_taken_over_within_a_version(stand: Stand) -> None:
+    """By default, and after a new version only what was computed on that."""
+    generator = stand.ready()
+    prompt = len(prompt_ids(stand.base, QUESTION))
+
+    def taken_over() -> float:
+        before = generator.figures()["reused_tokens_total"]
+        assert reply(generator) == stand.expected(generator.status().live or 0)
+        return generator.figures()["reused_tokens_total"] - before
+
+    assert [taken_over() for _ in range(3)] == [0, prompt - 1, prompt - 1]
+    assert generator.figures()["prefix_bytes"] > 0
+    stand.publish(1)
+    live(generator, 1)
+    assert [taken_over() for _ in range(2)] == [0, prompt - 1]
+
+
+def test_it_can_be_turned_off(stand: Stand) -> None:
+    generator = stand.ready(prefix_cache_mb=0)
+    assert [reply(generator) for _ in range(2)] == [stand.expected(0)] * 2
+    figures = generator.figures()
+    assert (figures["reused_tokens_total"], figures["prefix_bytes"]) == (0, 0)
+
+
 # What a study sees of it -------------------------------------------------------------------------
 
 
@@ -704,7 +728,8 @@ def test_figures_count_what_was_done(stand: Stand) -> None:
     assert set(before) == {
         "requests_total", "tokens_total", "prompt_tokens_total", "cancelled_total",
         "refused_total", "steps_total", "reloads_total", "rejected_total", "reload_seconds_sum",
-        "running", "waiting", "cache_bytes", "versions_in_memory", "live",
+        "running", "waiting", "cache_bytes", "versions_in_memory", "live", "prefix_bytes",
+        "reused_tokens_total",
     }  # fmt: skip
     assert set(before.values()) == {0}
     seen: list[str] = []
