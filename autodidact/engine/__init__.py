@@ -8,6 +8,9 @@ tokens      tokens as text and bytes
 sampling    the next token of each row, by its own parameters and its own random numbers
 tickets     `Ticket`: what a request holds while it waits and runs
 slots       `Slots`: the requests that the model is at, and its passes over them
+graph       a base whose weights stay in four or eight bits, as an ONNX graph
+graph_passes  the passes of the slots through it
+runtime     whether they go through it, or through torch's modules
 batcher     `Batcher`: requests join and leave a running batch at token boundaries
 
 May import: types, errors, models.

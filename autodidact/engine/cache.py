@@ -45,6 +45,17 @@ class SlotCache(Cache):
         if positions is not None:
             self._index = (torch.arange(rows, device=positions.device), positions)
 
+    def shaped(
+        self, blocks: int, heads: int, dim: int
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Keys and values of each block, (slots, heads, positions, dim) in float32, for passes that
+        write into them by themselves."""
+        if not self._keys:
+            like, shape = torch.empty(0), (self._slots, heads, self._length, dim)
+            self._keys = [_zeros(like, shape) for _ in range(blocks)]
+            self._values = [_zeros(like, shape) for _ in range(blocks)]
+        return self._keys, self._values
+
     def update(
         self,
         key_states: torch.Tensor,

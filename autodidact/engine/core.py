@@ -15,16 +15,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
 
 from autodidact.engine.adapters import Adapter, Router, Rows, adapt, adaptable, parse
+from autodidact.engine.cache import SlotCache
 from autodidact.errors import CheckpointError
 from autodidact.models.attention import Attention, attention_of
 from autodidact.models.loading import LoadedBase, fork
+
+if TYPE_CHECKING:
+    from autodidact.engine.graph_passes import GraphPasses
 
 BATCH_TOKENS = 4096
 """Tokens of one batched forward pass (prompts and padding together)."""
@@ -48,15 +52,19 @@ class Version:
 
 class Engine:
     """`before_pass` is called before each pass, whoever asks for it, and may take its time. With
-    `parts`, fixed batches are so many times smaller than usual: where memory is short."""
+    `parts`, fixed batches are so many times smaller than usual: where memory is short. With
+    `graph`, the passes of the slots and the trial of a version go through that, and the base's own
+    weights are not looked at."""
 
     def __init__(
         self,
         base: LoadedBase,
         before_pass: Callable[[], None] = lambda: None,
         parts: int = 1,
+        graph: GraphPasses | None = None,
     ) -> None:
         self.base = base
+        self.graph = graph
         self._parts = parts
         self._before_pass = before_pass
         self.untouched = Version(0)
@@ -90,10 +98,20 @@ class Engine:
         version = Version(number, adapter, hashlib.sha256(weights).hexdigest())
         for text in _CANARY:
             ids = base.tokenizer(text, add_special_tokens=False).input_ids
-            logits = self._pass(version, input_ids=torch.tensor([ids], device=base.device)).logits
+            if self.graph is not None:
+                logits = self.graph.prompt(adapter, SlotCache(), ids, 0)
+            else:
+                given = torch.tensor([ids], device=base.device)
+                logits = self._pass(version, input_ids=given).logits
             if not torch.isfinite(logits).all():
                 raise CheckpointError(f"{call}: the canary prompt gave no finite answer")
         return version
+
+    @property
+    def rounds(self) -> bool:
+        """Whether a pass rounds so coarsely that it shows how many rows it has: in half precision,
+        and where activations are rounded to eight bits."""
+        return self.graph is not None or self.base.model.dtype != torch.float32
 
     @torch.inference_mode()
     def forward(self, versions: Sequence[Version], **inputs: Any) -> Any:

@@ -7,9 +7,9 @@ the `Batcher` decides.
 
 What a prompt has in common with an earlier request, or with one that runs, is copied and not
 computed again (`prefixes`). In float32 that is all of it, and changes a reply as little as the
-company in its batch does. In half precision, where such roundings are large enough to see, it is
-whole parts of prompts, which a prompt of its own would have computed in the very same passes: a
-reply is then the same to the bit with and without.
+company in its batch does. Where roundings are large enough to see (`Engine.rounds`), it is whole
+parts of prompts, which a prompt of its own would have computed in the very same passes: a reply is
+then the same to the bit with and without.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Slots:
     def __init__(self, engine: Engine, part: int, prefix_bytes: int = 0) -> None:
         self._engine = engine
         self._part = part
-        self._in_parts = engine.base.model.dtype != torch.float32
+        self._in_parts = engine.rounds
         self._prefixes = Prefixes(prefix_bytes)
         self.reused = 0
         """Tokens of prompts that did not have to be computed."""
@@ -144,18 +144,22 @@ class Slots:
 
     def rest(self) -> None:
         """Nothing runs: give back what only a running batch needs, and what has grown old."""
-        self._cache.clear()
-        self._scratch.clear()
+        self._clear_caches()
         self._prefixes.expire()
 
     def clear(self) -> list[Ticket]:
         """Let go of everything, memory too. Returns the requests that were there."""
         there = [*self.rows, *([self.filling] if self.filling else [])]
         self.rows, self.filling = [], None
-        self._cache.clear()
-        self._scratch.clear()
+        self._clear_caches()
         self._prefixes.clear()
         return there
+
+    def _clear_caches(self) -> None:
+        self._cache.clear()
+        self._scratch.clear()
+        if self._engine.graph is not None:
+            self._engine.graph.rest()
 
 
 def prompt_pass(
@@ -163,6 +167,8 @@ def prompt_pass(
 ) -> torch.Tensor:
     """Tokens `begin` to `end` of a prompt into slot 0, which holds those before. Logits after the
     last one: (1, vocabulary)."""
+    if engine.graph is not None:
+        return engine.graph.prompt(version.adapter, cache, prompt[begin:end], begin)
     device = engine.base.device
     positions = torch.arange(begin, end, device=device)[None]
     cache.begin(1, end)
@@ -185,6 +191,9 @@ def token_pass(
 ) -> torch.Tensor:
     """One token for each of the slots 0 to n − 1, which hold `lengths` positions. Logits after
     them: (n, vocabulary)."""
+    if engine.graph is not None:
+        adapters = [version.adapter for version in versions]
+        return engine.graph.tokens(adapters, cache, tokens, lengths)
     device = engine.base.device
     seen = -(-(max(lengths) + 1) // STEP) * STEP
     positions = torch.tensor(lengths, device=device)

@@ -16,15 +16,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autodidact import checkpoints
-from autodidact.engine import Engine, Version
+from autodidact.engine import Engine, Version, runtime
 from autodidact.engine.batcher import Batcher, Observe
 from autodidact.engine.exactness import require_exact
+from autodidact.engine.graph_passes import GraphPasses
 from autodidact.engine.tokens import text_ids
-from autodidact.errors import AutodidactError, BaseUnfit, CheckpointError, NotReady
+from autodidact.errors import (
+    AutodidactError,
+    BaseUnfit,
+    CheckpointError,
+    NotReady,
+    SettingError,
+)
 from autodidact.generators.shelf import Shelf
 from autodidact.generators.text import TextStream
 from autodidact.models import loading, quantisation
 from autodidact.models.bases import Base
+from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import prompt_ids
 from autodidact.replying import Replying
 from autodidact.settings import ServerSettings
@@ -144,7 +152,8 @@ class Follower:
             parameters=base.parameters,
             reason="",
         )
-        log.info("serving %s: %s", _call(version.number), base.description)
+        told = f"{base.description}; {self.status.runtime}"
+        log.info("serving %s: %s", _call(version.number), told)
 
     def _load(self) -> Runtime:
         """The base in memory and a running batcher on it."""
@@ -157,10 +166,11 @@ class Follower:
             origin=found.origin,
             choice=found.reason,
         )
-        base = loading.load(found.path, 1, dtype=chosen.dtype, quantisation=chosen.quantisation)
-        loading.use_threads(self._threads(base.parameters))
-        engine = Engine(base)
-        require_exact(engine)
+        base, passes, why = self._base(found.path)
+        self.status = replace(self.status, runtime=why)
+        engine = Engine(base, graph=passes)
+        if passes is None:
+            require_exact(engine)
         sign = Replying(self._home)
         on_cpu = base.device.type == "cpu"  # what a study would take from it
         batcher = Batcher(
@@ -177,6 +187,31 @@ class Follower:
         return Runtime(
             engine, batcher, Shelf(self._home, engine, found.sha256, chosen.versions_in_memory)
         )
+
+    def _base(self, folder: Path) -> tuple[LoadedBase, GraphPasses | None, str]:
+        """The base, with what computes its passes if that is not torch, and why. Of a base that a
+        graph computes only the shapes stay in memory."""
+        chosen = self._settings
+        fast = chosen.quantisation == "none" and chosen.runtime != "torch"
+        if fast and chosen.dtype == "auto" and loading.on_cpu() and runtime.may_fit(folder):
+            base = loading.load(folder, 1, dtype="float32")
+            loading.use_threads(self._threads(base.parameters))
+            found = runtime.choose(base, chosen.runtime, self._threads(base.parameters))
+            if found.passes is not None:
+                base.model.to("meta")  # type: ignore[arg-type]
+                return base, found.passes, found.why
+            del base
+            why = found.why
+        else:
+            why = "torch"
+            if chosen.runtime == "onnx":
+                raise SettingError(
+                    "server.runtime: onnx is for a base of 4- or 8-bit weights (a GGUF file) on a "
+                    'CPU, with server.dtype at "auto" and no server.quantisation; set "auto"'
+                )
+        base = loading.load(folder, 1, dtype=chosen.dtype, quantisation=chosen.quantisation)
+        loading.use_threads(self._threads(base.parameters))
+        return base, None, why
 
     def _threads(self, parameters: int) -> int:
         most = min(2, loading.threads_for(0, spare=False))

@@ -144,6 +144,11 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def on_cpu() -> bool:
+    """Whether `load` would put a model there."""
+    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
 def half_precision_pays(base: LoadedBase) -> bool:
     """Whether bfloat16 products are clearly faster here than the base's own float32 (on a CPU with
     matrix units they are); measured on products of the base's width."""

@@ -109,7 +109,7 @@ class ModelStatus:
     None where no one tells), `live` the version (0: the untouched base; None: it has no versions),
     `since` its Unix time, `parameters` the base's (0 until it has loaded, or where no one tells),
     `origin` where the base is from ("hub", "folder", "package", "bundled") and `choice` why it is
-    this one, both "" where no one tells.
+    this one, `runtime` what computes replies and why, all "" where no one tells.
     """
 
     state: Literal["loading", "ready", "failed"]
@@ -123,3 +123,4 @@ class ModelStatus:
     parameters: int = 0
     origin: str = ""
     choice: str = ""
+    runtime: str = ""

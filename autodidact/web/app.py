@@ -202,6 +202,7 @@ async def health(request: Request) -> JSONResponse:
         "fallback": model.fallback,
         "origin": model.origin,
         "choice": model.choice,
+        "runtime": model.runtime,
         "context": model.context,
         "learner": now.learner.state,
         "rejected": model.rejected,

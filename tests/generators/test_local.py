@@ -29,6 +29,7 @@ from autodidact.models.prompts import prompt_ids
 from autodidact.settings import ServerSettings
 from autodidact.types import protocols
 from autodidact.types.chat import Delta, ModelStatus, SamplingParams
+from tests.blocks import in_blocks
 from tests.versions import BASE_SHA, load_adapter, manifest_for, save_adapter
 from tests.workplace import ask, wait_for
 
@@ -248,6 +249,57 @@ def test_it_can_be_turned_off(stand: Stand) -> None:
     assert [reply(generator) for _ in range(2)] == [stand.expected(0)] * 2
     figures = generator.figures()
     assert (figures["reused_tokens_total"], figures["prefix_bytes"]) == (0, 0)
+
+
+# What computes replies ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blocks(home: Path, smollm2: LoadedBase, tmp_path: Path) -> Iterator[Stand]:
+    """A base whose weights are of four bits, as one from a GGUF file."""
+    base = in_blocks(smollm2)
+    base.model.save_pretrained(tmp_path / "blocks")
+    base.tokenizer.save_pretrained(tmp_path / "blocks")
+    made = Stand(home, base, tmp_path / "blocks")
+    yield made
+    for generator in made.running:
+        generator.close()
+        generator._follower._thread.join(30)
+
+
+def test_a_base_in_blocks_is_computed_by_the_graph(blocks: Stand) -> None:
+    """Versions go live, may be asked for by name, and what they say is what the graph says of
+    them; the base's floats are not kept."""
+    generator = blocks.ready(runtime="onnx")
+    assert generator.status().runtime.startswith("4-bit weights by onnxruntime")
+    loaded = generator._follower.loaded
+    assert loaded is not None
+    assert {p.device.type for p in loaded.engine.base.model.parameters()} == {"meta"}
+    assert loaded.engine.base.device.type == "cpu"
+    said = [reply(generator)]
+    for version in (1, 2):
+        blocks.publish(version, version - 1 or None)
+        live(generator, version)
+        said.append(reply(generator))
+    assert len(set(said)) == 3
+    assert [reply(generator, name) for name in ("base", "autodidact@1", "autodidact@2")] == said
+    publish_bad(blocks, "NaN", 3, 2)
+    wait_for(lambda: generator.status().rejected, 30, "the refusal")
+    assert reply(generator) == said[2]
+
+
+@pytest.mark.parametrize("set_to", [{"runtime": "torch"}, {"dtype": "float32"}])
+def test_it_can_be_left_to_torch(blocks: Stand, set_to: dict[str, str]) -> None:
+    generator = blocks.ready(**set_to)
+    assert generator.status().runtime == "torch"
+    assert reply(generator) == blocks.expected(0)
+
+
+def test_other_bases_are_left_to_torch_and_asking_for_the_graph_is_an_error(stand: Stand) -> None:
+    assert stand.ready().status().runtime == "torch"
+    generator = stand.start(runtime="onnx")
+    wait_for(lambda: generator.status().state == "failed", 30, "the failure")
+    assert generator.status().reason.startswith("server.runtime: onnx is for a base of 4- or 8-bit")
 
 
 # What a study sees of it -------------------------------------------------------------------------
