@@ -76,6 +76,12 @@ class GraphPasses:
         ends = [length + 1 for length in lengths]
         return self._pass(adapters, cache, tokens, ends, range(len(tokens)))
 
+    def whole(self, adapter: Adapter | None, tokens: Sequence[int]) -> torch.Tensor:
+        """Logits after each token of a text: (tokens, vocabulary)."""
+        cache = SlotCache()
+        cache.begin(1, len(tokens))
+        return self._pass([adapter], cache, tokens, [len(tokens)], range(len(tokens)))
+
     def _pass(
         self,
         adapters: Sequence[Adapter | None],

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autodidact import checkpoints
-from autodidact.engine import Engine, Version, runtime
+from autodidact.engine import Engine, Version
 from autodidact.engine.batcher import Batcher, Observe
 from autodidact.engine.exactness import require_exact
-from autodidact.engine.graph_passes import GraphPasses
 from autodidact.engine.tokens import text_ids
 from autodidact.errors import (
     AutodidactError,
@@ -37,6 +37,9 @@ from autodidact.models.prompts import prompt_ids
 from autodidact.replying import Replying
 from autodidact.settings import ServerSettings
 from autodidact.types.chat import Message, ModelStatus, SamplingParams
+
+if TYPE_CHECKING:
+    from autodidact.engine.graph_passes import GraphPasses
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
@@ -192,23 +195,30 @@ class Follower:
         """The base, with what computes its passes if that is not torch, and why. Of a base that a
         graph computes only the shapes stay in memory."""
         chosen = self._settings
-        fast = chosen.quantisation == "none" and chosen.runtime != "torch"
-        if fast and chosen.dtype == "auto" and loading.on_cpu() and runtime.may_fit(folder):
-            base = loading.load(folder, 1, dtype="float32")
-            loading.use_threads(self._threads(base.parameters))
-            found = runtime.choose(base, chosen.runtime, self._threads(base.parameters))
-            if found.passes is not None:
-                base.model.to("meta")  # type: ignore[arg-type]
-                return base, found.passes, found.why
-            del base
-            why = found.why
-        else:
-            why = "torch"
-            if chosen.runtime == "onnx":
-                raise SettingError(
-                    "server.runtime: onnx is for a base of 4- or 8-bit weights (a GGUF file) on a "
-                    'CPU, with server.dtype at "auto" and no server.quantisation; set "auto"'
-                )
+        wanted = chosen.runtime
+        suits = chosen.quantisation == "none" and chosen.dtype == "auto" and loading.on_cpu()
+        why = "torch"
+        if wanted != "torch" and suits:
+            try:
+                from autodidact.engine import runtime
+            except ImportError as error:
+                why = f"torch: {error.name} is not installed; pip install -r requirements.txt"
+            else:
+                if runtime.may_fit(folder):
+                    base = loading.load(folder, 1, dtype="float32")
+                    threads = self._threads(base.parameters)
+                    loading.use_threads(threads)
+                    found = runtime.choose(base, wanted, threads)
+                    if found.passes is not None:
+                        base.model.to("meta")  # type: ignore[arg-type]
+                        return base, found.passes, found.why
+                    why = found.why
+                    del base
+        if wanted == "onnx":
+            raise SettingError(
+                "server.runtime: onnx is for a base of 4- or 8-bit weights (a GGUF file) on a CPU, "
+                'with server.dtype at "auto", no server.quantisation, and onnxruntime; set "auto"'
+            )
         base = loading.load(folder, 1, dtype=chosen.dtype, quantisation=chosen.quantisation)
         loading.use_threads(self._threads(base.parameters))
         return base, None, why

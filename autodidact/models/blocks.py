@@ -11,6 +11,7 @@ d q + m with q in 0 to 15, Q8_0 is d q with q in −127 to 127; d and m are half
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 BLOCK = 32
 FEW_ROWS = 8
 """That tell most formats that do not fit."""
+SLAB = 2048
 Floats = NDArray[np.float32]
 
 
@@ -55,13 +57,22 @@ def coded(weight: Floats) -> Coded | None:
     if weight.ndim != 2 or weight.shape[1] % BLOCK:
         return None
     blocks = np.ascontiguousarray(weight, dtype=np.float32).reshape(len(weight), -1, BLOCK)
-    if not np.isfinite(blocks).all():
-        return None
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # those fit no block
         for fitting in (_q4_0, _q4_1, _q8_0):
-            if fitting(blocks[:FEW_ROWS]) and (found := fitting(blocks)):
+            if fitting(blocks[:FEW_ROWS]) and (found := _in_slabs(fitting, blocks)):
                 return found
     return None
+
+
+def _in_slabs(fitting: Callable[[Floats], Coded | None], blocks: Floats) -> Coded | None:
+    """Some rows at a time: what is worked with on the way is several times as large as a weight."""
+    parts = []
+    for at in range(0, len(blocks), SLAB):
+        part = fitting(blocks[at : at + SLAB])
+        if part is None:
+            return None
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def joined(parts: list[Coded]) -> Coded:

@@ -89,9 +89,12 @@ def endless(source: Path, folder: Path) -> Path:
 
 
 class Adapters:
-    """Random LoRA adapters on all linear layers of the base in `folder`, each from its seed."""
+    """Random LoRA adapters on all linear layers of the base in `folder`, or of some of its blocks,
+    each from its seed."""
 
-    def __init__(self, folder: Path, rank: int, spread: float) -> None:
+    def __init__(
+        self, folder: Path, rank: int, spread: float, blocks: list[int] | None = None
+    ) -> None:
         import torch
         from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
         from transformers import AutoModelForCausalLM
@@ -100,7 +103,13 @@ class Adapters:
 
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         names = linear_names(model)
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            target_modules=names,
+            layers_to_transform=blocks,
+            task_type="CAUSAL_LM",
+        )
         wrapped = get_peft_model(model, config)
         self.spread = spread
         self.shapes = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -293,6 +294,20 @@ def test_it_can_be_left_to_torch(blocks: Stand, set_to: dict[str, str]) -> None:
     generator = blocks.ready(**set_to)
     assert generator.status().runtime == "torch"
     assert reply(generator) == blocks.expected(0)
+
+
+def test_without_the_library_torch_goes_on_and_says_so(
+    blocks: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation from before it was needed."""
+    for name in ("runtime", "graph", "graph_passes"):
+        monkeypatch.delitem(sys.modules, f"autodidact.engine.{name}", raising=False)
+        monkeypatch.delattr(f"autodidact.engine.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    generator = blocks.ready()
+    assert reply(generator) == blocks.expected(0)
+    told = "torch: onnx is not installed; pip install -r requirements.txt"
+    assert generator.status().runtime == told
 
 
 def test_other_bases_are_left_to_torch_and_asking_for_the_graph_is_an_error(stand: Stand) -> None:

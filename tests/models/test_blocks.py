@@ -76,6 +76,20 @@ def test_one_number_everywhere(value: float) -> None:
     assert np.array_equal(found.floats(), weight)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_long_weight_is_looked_at_in_slabs(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = through(form, 40, 64)
+    whole = coded(weight)
+    monkeypatch.setattr("autodidact.models.blocks.SLAB", 16)
+    found = coded(weight)
+    assert whole is not None
+    assert found is not None
+    assert np.array_equal(found.codes, whole.codes)
+    assert np.array_equal(found.floats(), whole.floats())
+    weight[39] += 1e-3
+    assert coded(weight) is None
+
+
 def test_weights_of_several_forms_stand_together() -> None:
     parts = [through(form, rows=5 + i, seed=i) for i, form in enumerate(FORMS)]
     found = [coded(part) for part in parts]
