@@ -145,9 +145,10 @@ class GraphPasses:
         return self._bound
 
     def rest(self) -> None:
-        """Let go of the memory of the last pass."""
+        """Let go of the memory of the last pass, and of what only batches of several versions
+        need."""
         with self._turn:
-            self._bound = None
+            self._bound = self._several = None
 
     def _of(self, adapter: Adapter | None) -> list[_Pair]:
         if adapter is None:
@@ -160,7 +161,8 @@ class GraphPasses:
         return {id(adapter): self._of(adapter) for adapter in adapters}
 
     def _mixed(self) -> Any:
-        """Made when a batch first holds several versions: it takes as much memory again."""
+        """Made when a batch holds several versions: some tenths of a second, and the memory of the
+        weights again."""
         if self._several is None:
             self._several = self._session(self._graph.mixed)
         return self._several

@@ -85,10 +85,10 @@ def _tried(base: LoadedBase, threads: int, *, as_set: bool) -> RuntimeChoice:
     made = graph.build(base.model, base.context)
     try:
         passes = GraphPasses(made, threads)
+        apart = _apart(base, passes)
     except Exception as error:  # native code: it raises what it likes
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise graph.Unfit(f"{LIBRARY} cannot run it here ({line})") from error
-    apart = _apart(base, passes)
     if not apart <= MOST_APART:
         raise graph.Unfit(f"its replies would be {apart:.2f} nat from the model's")
     times = (

@@ -252,6 +252,19 @@ def test_a_graph_that_says_something_else_is_not_taken(
         runtime.choose(base, "onnx", 1)
 
 
+def test_a_library_that_cannot_run_it_here_leaves_it_to_torch(
+    base: LoadedBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: GraphPasses, *given: object) -> torch.Tensor:
+        raise RuntimeError("no kernel\nand more")
+
+    monkeypatch.setattr(GraphPasses, "prompt", broken)
+    found = runtime.choose(base, "auto", 1)
+    assert (found.passes, found.why) == (
+        None, "torch: onnxruntime cannot run it here (no kernel)",
+    )  # fmt: skip
+
+
 def test_what_is_asked_for_and_cannot_be_had_is_said(
     tiny_base: Callable[[str], LoadedBase],
 ) -> None:
