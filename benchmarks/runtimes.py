@@ -27,7 +27,6 @@ import contextlib
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -43,6 +42,7 @@ from autodidact.home import prepare_home, write_atomic  # noqa: E402
 from autodidact.models import bases  # noqa: E402
 from benchmarks.load import figures, report, servers, shapes  # noqa: E402
 from benchmarks.load.clients import chunks, head  # noqa: E402
+from benchmarks.load.servers import Knobs  # noqa: E402
 
 SIDES = ("llama.cpp", "graph", "adapter", "mixed", "torch")
 REPEATS = {1: 6, 8: 3, 32: 2}
@@ -57,7 +57,8 @@ SUBJECTS = (
 LLAMA = """
 import sys, time
 import xllamacpp
-file, threads, parallel, context, port = sys.argv[1], *map(int, sys.argv[2:])
+file, threads, parallel, context = sys.argv[1], *map(int, sys.argv[2:5])
+port = int(sys.argv[-1])
 asked = xllamacpp.CommonParams()
 asked.model.path = file
 asked.n_ctx, asked.n_parallel, asked.port = context, parallel, port
@@ -126,14 +127,13 @@ def there(side: str) -> bool:
 @contextlib.contextmanager
 def served(args: argparse.Namespace, side: str) -> Iterator[tuple[str, list[str]]]:
     """The address of a side's server, and the models that requests ask for in turn."""
-    port = servers.free_port()
     if side == "llama.cpp":
         most = max(args.streams)
         context = most * (4 * args.words + args.reply + 128)
-        words = [LLAMA, args.gguf, args.threads, most, context, port]
-        with _running(args, ["-c", *map(str, words)], side) as process:
-            _wait(process, f"http://127.0.0.1:{port}")
-            yield f"http://127.0.0.1:{port}", ["default"]
+        program = ["-c", LLAMA, *map(str, (args.gguf, args.threads, most, context))]
+        with servers.running(program, args.out / "llama.log", args.threads) as server:
+            servers.wait(server, lambda health: health.get("status") == "ok")
+            yield server.address, ["default"]
         return
     home = args.out / f"home-{side}"
     models = ["base"]
@@ -147,55 +147,12 @@ def served(args: argparse.Namespace, side: str) -> Iterator[tuple[str, list[str]
             upper = list(range(blocks // 2, blocks))
             made = shapes.Adapters(base.path, args.rank, 0.01, upper)
             shapes.publish(home, base, version, made.config, made.weights(version))
-    settings = args.out / f"{side}.toml"
-    settings.write_text(
-        f"""
-model = {json.dumps(str(args.gguf.resolve()))}
-home = {json.dumps(str(home.resolve()))}
-[sources]
-files = []
-control = ""
-[sources.wikipedia]
-enabled = false
-[server]
-runtime = "{"torch" if side == "torch" else "onnx"}"
-threads = {args.threads}
-max_concurrent = 64
-max_queue = 512
-queue_seconds = 600.0
-prefix_cache_mb = 0
-""",
-        "utf-8",
-    )
-    program = [str(PROJECT / "server.py"), "--config", str(settings), "--port", str(port)]
-    with _running(args, program, side) as process:
-        _wait(process, f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}", models
-
-
-@contextlib.contextmanager
-def _running(
-    args: argparse.Namespace, program: list[str], side: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    with open(args.out / f"{side}.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, *program],
-            env=servers.environment(args.threads),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield process
-    finally:
-        servers.stop(process)
-
-
-def _wait(process: subprocess.Popen[bytes], address: str) -> None:
-    deadline = time.monotonic() + servers.READY_S
-    while servers.health_of(address).get("status") != "ok":
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("a server did not come to answer; see its log")
-        time.sleep(0.2)
+    runtime = "torch" if side == "torch" else "onnx"
+    knobs = Knobs(args.threads, "auto", 64, 128, merged=False, runtime=runtime)
+    newest = 0 if models == ["base"] else len(models)
+    file = args.gguf.resolve()
+    with servers.ours(args.out.resolve(), file, home.resolve(), knobs, newest) as server:
+        yield server.address, models
 
 
 @dataclass

@@ -211,6 +211,8 @@ class Follower:
                     found = runtime.choose(base, wanted, threads)
                     if found.passes is not None:
                         base.model.to("meta")  # type: ignore[arg-type]
+                        told = f"{base.parameters / 1e6:.1f}M parameters, {threads} threads"
+                        base = replace(base, description=f"{told}, context {base.context}")
                         return base, found.passes, found.why
                     why = found.why
                     del base

@@ -38,6 +38,7 @@ class Knobs:
     merged: bool
     prefix_cache_mb: int = 0
     """0: requests that come again are computed again, as the naive server does."""
+    runtime: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,13 @@ max_queue = 512
 queue_seconds = 600.0
 prefill_tokens = {knobs.prefill_tokens}
 prefix_cache_mb = {knobs.prefix_cache_mb}
+runtime = "{knobs.runtime}"
 """,
         "utf-8",
     )
     program = [str(PROJECT / "server.py"), "--config", str(settings)]
-    with _running(program, folder / "ours.log", knobs.threads) as server:
-        _wait(server, lambda health: health.get("version") == version)
+    with running(program, folder / "ours.log", knobs.threads) as server:
+        wait(server, lambda health: health.get("version") == version)
         yield server
 
 
@@ -89,13 +91,14 @@ def naive(folder: Path, model: Path, adapter: Path, knobs: Knobs) -> Iterator[Se
     program = [str(LOAD / "naive.py"), "--model", str(model), "--adapter", str(adapter)]
     program += ["--threads", str(knobs.threads), "--dtype", knobs.dtype]
     program += ["--merged"] if knobs.merged else []
-    with _running(program, folder / "naive.log", knobs.threads) as server:
-        _wait(server, lambda health: health.get("status") == "ok")
+    with running(program, folder / "naive.log", knobs.threads) as server:
+        wait(server, lambda health: health.get("status") == "ok")
         yield server
 
 
 @contextlib.contextmanager
-def _running(program: list[str], log: Path, threads: int) -> Iterator[Server]:
+def running(program: list[str], log: Path, threads: int) -> Iterator[Server]:
+    """Python with this program, told a free port by `--port`."""
     port = free_port()
     with open(log, "ab") as out:
         process = subprocess.Popen(
@@ -151,7 +154,8 @@ def health_of(address: str) -> dict[str, Any]:
         return {}
 
 
-def _wait(server: Server, ready: Any) -> None:
+def wait(server: Server, ready: Any) -> None:
+    """Until what /health says is `ready`. Raises RuntimeError."""
     deadline = time.monotonic() + READY_S
     while not ready(health_of(server.address)):
         if server.process.poll() is not None:
