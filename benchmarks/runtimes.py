@@ -257,6 +257,7 @@ def quality(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from autodidact.engine import graph
+    from autodidact.engine.cache import SlotCache
     from autodidact.engine.graph_passes import GraphPasses
     from autodidact.models import loading
 
@@ -272,7 +273,7 @@ def quality(args: argparse.Namespace) -> dict[str, Any]:
     for block in blocks:
         with torch.inference_mode():
             theirs = base.model(torch.tensor([block]), use_cache=False).logits[0].log_softmax(-1)
-        ours = passes.whole(None, block).log_softmax(-1)
+        ours = passes.prompt(None, SlotCache(), block, 0, range(len(block))).log_softmax(-1)
         target = torch.tensor(block[1:])[:, None]
         nll = [-float(one[:-1].gather(-1, target).mean()) for one in (theirs, ours)]
         exact.append(nll[0])

@@ -3,7 +3,10 @@
 adapters    LoRA beside the base's linear layers, another one for each row of a batch
 cache       keys and values of the requests that run, a slot each
 prefixes    keys and values of earlier requests, for prompts that begin as they did
-core        `Engine`: load a version, complete and score in fixed batches
+versions    `Version`: one immutable model over the base
+core        `Engine`: load a version, complete and score texts
+offline     replies and likelihoods of texts that are all known beforehand, by torch's modules
+graph_offline  the same through a graph
 tokens      tokens as text and bytes
 sampling    the next token of each row, by its own parameters and its own random numbers
 tickets     `Ticket`: what a request holds while it waits and runs
@@ -16,6 +19,7 @@ batcher     `Batcher`: requests join and leave a running batch at token boundari
 May import: types, errors, models.
 """
 
-from autodidact.engine.core import Engine, Version
+from autodidact.engine.core import Engine
+from autodidact.engine.versions import Version
 
 __all__ = ["Engine", "Version"]

@@ -25,10 +25,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from autodidact.engine.core import Engine, Version
+from autodidact.engine.core import Engine
 from autodidact.engine.sampling import Drawn
 from autodidact.engine.slots import Slots
 from autodidact.engine.tickets import Ticket
+from autodidact.engine.versions import Version
 from autodidact.errors import Busy
 from autodidact.types.chat import Finish, SamplingParams
 

@@ -4,25 +4,25 @@ A version is immutable, so a reply that holds one is untouched by whatever is lo
 passes go through one module tree of the engine's own over the base's tensors and are taken in turn
 (`forward`); the base's own tree stays as it is, for training and for comparison.
 
-`complete` and `score` work in fixed batches and serve the learner's measurements; requests that
-come and go are the `batcher`'s.
+`complete` and `score` take texts that are all known beforehand (`offline`) and serve the learner's
+measurements; requests that come and go are the `batcher`'s.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from transformers import DynamicCache
 
 from autodidact.engine.adapters import Adapter, Router, Rows, adapt, adaptable, parse
 from autodidact.engine.cache import SlotCache
+from autodidact.engine.graph_offline import GraphOffline
+from autodidact.engine.offline import ModuleOffline, Offline
+from autodidact.engine.versions import Version
 from autodidact.errors import CheckpointError
 from autodidact.models.attention import Attention, attention_of
 from autodidact.models.loading import LoadedBase, fork
@@ -30,31 +30,14 @@ from autodidact.models.loading import LoadedBase, fork
 if TYPE_CHECKING:
     from autodidact.engine.graph_passes import GraphPasses
 
-BATCH_TOKENS = 4096
-"""Tokens of one batched forward pass (prompts and padding together)."""
-LOGIT_BYTES = 200_000_000
-"""Of the logits of one scored batch on a CPU, in float32; twice that is held for a moment. A
-vocabulary of fifty thousand makes 800 MB of `BATCH_TOKENS`, more than the model takes."""
-SHARED_TOKENS = 8
-"""A prompt of at least this many tokens is computed once for all its continuations."""
 _CANARY = ("The", "What is the name of the town?")
 
 
-@dataclass(frozen=True, eq=False)
-class Version:
-    """One immutable model. Number 0 is the untouched base, which has no adapter; `digest` is the
-    sha256 of the weights."""
-
-    number: int
-    adapter: Adapter | None = None
-    digest: str = ""
-
-
 class Engine:
-    """`before_pass` is called before each pass, whoever asks for it, and may take its time. With
-    `parts`, fixed batches are so many times smaller than usual: where memory is short. With
-    `graph`, the passes of the slots and the trial of a version go through that, and the base's own
-    weights are not looked at."""
+    """`before_pass` is called before each pass of the modules and each offline one, and may take
+    its time. With `parts`, offline batches are so many times smaller than usual: where memory is
+    short. With `graph`, all that is said and scored goes through that, and the base's own weights
+    are not looked at."""
 
     def __init__(
         self,
@@ -65,7 +48,6 @@ class Engine:
     ) -> None:
         self.base = base
         self.graph = graph
-        self._parts = parts
         self._before_pass = before_pass
         self.untouched = Version(0)
         self.attention: Attention = attention_of(base.model.config, base.model.dtype)
@@ -77,6 +59,11 @@ class Engine:
         }
         adapt(self._tree, self._router)
         self._turn = threading.Lock()
+        self._offline: Offline = (
+            ModuleOffline(base, self.forward, parts)
+            if graph is None
+            else GraphOffline(graph, base.stop_ids, before_pass, parts)
+        )
 
     def load_folder(self, number: int, folder: Path) -> Version:
         """`load`, from an adapter's folder as PEFT writes it: the bytes on disk."""
@@ -145,59 +132,7 @@ class Engine:
         Greedy unless a temperature is given (then pure sampling, no top-p or top-k).
         """
         generator = torch.Generator(device=self.base.device).manual_seed(seed)
-        replies: list[list[int]] = [[] for _ in prompts]
-        lengths = [len(p) + max_new_tokens for p in prompts]
-        for rows in self._by_length(lengths, self._batch_tokens):
-            for row, reply in zip(
-                rows,
-                self._complete(
-                    version, [prompts[i] for i in rows], max_new_tokens, temperature, generator
-                ),
-                strict=True,
-            ):
-                replies[row] = reply
-        return replies
-
-    @torch.inference_mode()
-    def _complete(
-        self,
-        version: Version,
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        temperature: float,
-        generator: torch.Generator,
-    ) -> list[list[int]]:
-        device = self.base.device
-        ids, mask = (t.to(device) for t in self._padded(prompts, left=True))
-        position = (mask.cumsum(-1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.base.model.config)
-        replies: list[list[int]] = [[] for _ in prompts]
-        running = [True] * len(prompts)
-        for _ in range(max_new_tokens):
-            logits = self._pass(
-                version,
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            tokens = logits.float().argmax(-1)
-            if temperature > 0:
-                shares = (logits.float() / temperature).softmax(-1)
-                tokens = torch.multinomial(shares, 1, generator=generator)[:, 0]
-            for i, token in enumerate(tokens.tolist()):
-                if token in self.base.stop_ids:
-                    running[i] = False
-                elif running[i]:
-                    replies[i].append(token)
-            if not any(running):
-                break
-            ids = tokens[:, None]
-            mask = torch.cat([mask, mask.new_ones((len(prompts), 1))], -1)
-            position = position[:, -1:] + 1
-        return replies
+        return self._offline.complete(version, prompts, max_new_tokens, temperature, generator)
 
     def score(
         self, version: Version, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
@@ -207,130 +142,11 @@ class Engine:
         A prompt that several continuations share (the answers that a question is offered) goes
         through the model once.
         """
-        scores = [0.0] * len(pairs)
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, (prompt, _) in enumerate(pairs):
-            groups.setdefault(tuple(prompt), []).append(i)
-        shared = {p: g for p, g in groups.items() if len(g) > 1 and len(p) >= SHARED_TOKENS}
-        prompts = list(shared)
-        whole = [
-            len(p) + len(shared[p]) * (max(len(pairs[i][1]) for i in shared[p])) for p in prompts
-        ]
-        for some in self._by_length(whole, self._scored_tokens):
-            members = [i for row in some for i in shared[prompts[row]]]
-            owners = [k for k, row in enumerate(some) for _ in shared[prompts[row]]]
-            values = self._score_shared(
-                version, [prompts[row] for row in some], owners, [pairs[i][1] for i in members]
-            )
-            for i, value in zip(members, values, strict=True):
-                scores[i] = value
-        alone = [i for p, g in groups.items() if p not in shared for i in g]
-        lengths = [len(pairs[i][0]) + len(pairs[i][1]) for i in alone]
-        for rows in self._by_length(lengths, self._scored_tokens):
-            batch = [pairs[alone[row]] for row in rows]
-            for row, value in zip(rows, self._score(version, batch), strict=True):
-                scores[alone[row]] = value
-        return scores
+        return self._offline.score(version, pairs)
 
-    @torch.inference_mode()
-    def _score_shared(
-        self,
-        version: Version,
-        prompts: Sequence[Sequence[int]],
-        owners: Sequence[int],
-        continuations: Sequence[Sequence[int]],
-    ) -> list[float]:
-        """As `score`; `owners[i]` is the number of the prompt that continuation i follows."""
-        device = self.base.device
-        ids, mask = (t.to(device) for t in self._padded(prompts, left=True))
-        cache = DynamicCache(config=self.base.model.config)
-        last = self._pass(
-            version,
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        rows = torch.tensor(list(owners), device=device)
-        firsts = torch.tensor([c[0] for c in continuations], device=device)
-        total = last.float().log_softmax(-1)[rows, firsts]
-        if max(len(c) for c in continuations) > 1:
-            ids, more = (
-                t.to(device) for t in self._padded([c[:-1] for c in continuations], left=False)
-            )
-            targets, _ = self._padded([c[1:] for c in continuations], left=False)
-            cache.batch_select_indices(rows)
-            lengths = mask.sum(-1)[rows]
-            logits = self._pass(
-                version,
-                input_ids=ids,
-                attention_mask=torch.cat([mask[rows], more], -1),
-                position_ids=lengths[:, None] + torch.arange(ids.shape[1], device=device),
-                past_key_values=cache,
-                use_cache=True,
-            ).logits
-            found = logits.float().log_softmax(-1).gather(-1, targets.to(device)[..., None])[..., 0]
-            total = total + (found * more).sum(-1)
-        return [
-            float(value) / len(c) for value, c in zip(total.tolist(), continuations, strict=True)
-        ]
-
-    def _padded(
-        self, rows: Sequence[Sequence[int]], *, left: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask, each (rows, longest)."""
-        width = max(len(row) for row in rows)
-        ids = torch.full((len(rows), width), self.base.pad_id)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, row in enumerate(rows):
-            place = slice(width - len(row), None) if left else slice(0, len(row))
-            ids[i, place] = torch.tensor(list(row), dtype=torch.long)
-            mask[i, place] = 1
-        return ids, mask
-
-    @torch.inference_mode()
-    def _score(
-        self, version: Version, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
-    ) -> list[float]:
-        ids, mask = (
-            t.to(self.base.device) for t in self._padded([[*p, *c] for p, c in pairs], left=False)
-        )
-        logits = self._pass(version, input_ids=ids, attention_mask=mask).logits
-        values = []
-        for i, (prompt, continuation) in enumerate(pairs):
-            begin, end = len(prompt), len(prompt) + len(continuation)
-            token_logp = -F.cross_entropy(
-                logits[i, begin - 1 : end - 1].float(), ids[i, begin:end], reduction="mean"
-            )
-            values.append(float(token_logp))
-        return values
-
-    @property
-    def _batch_tokens(self) -> int:
-        return BATCH_TOKENS // self._parts
-
-    @property
-    def _scored_tokens(self) -> int:
-        """Of one batch."""
-        if self.base.device.type != "cpu":
-            return self._batch_tokens
-        vocabulary = int(self.base.model.get_output_embeddings().weight.shape[0])
-        return min(self._batch_tokens, LOGIT_BYTES // self._parts // (4 * vocabulary))
-
-    @staticmethod
-    def _by_length(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[int]]:
-        """Row numbers in batches of like length, so many tokens at most with padding; a row that is
-        longer is a batch of its own."""
-        rows: list[int] = []
-        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-            if rows and (len(rows) + 1) * lengths[row] > most:
-                yield rows
-                rows = []
-            rows.append(row)
-        if rows:
-            yield rows
+    def rest(self) -> None:
+        """Let go of what is kept between one offline question and the next."""
+        self._offline.rest()
 
 
 def _groups(versions: Sequence[Version], device: torch.device) -> list[tuple[Rows, Adapter]]:

@@ -55,13 +55,19 @@ class GraphPasses:
         self._bound: _Bound | None = None
 
     def prompt(
-        self, adapter: Adapter | None, cache: SlotCache, tokens: Sequence[int], begin: int
+        self,
+        adapter: Adapter | None,
+        cache: SlotCache,
+        tokens: Sequence[int],
+        begin: int,
+        keep: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """These tokens of a prompt, of which slot 0 holds the `begin` ones before. Logits after the
-        last one: (1, vocabulary)."""
+        """These tokens of a prompt, of which slot 0 holds the `begin` ones before. Logits after
+        those of them at `keep`, by default the last one: (kept, vocabulary)."""
         end = begin + len(tokens)
         cache.begin(1, end)
-        return self._pass([adapter], cache, tokens, [end], [len(tokens) - 1])
+        keep = [len(tokens) - 1] if keep is None else keep
+        return self._pass([adapter], cache, tokens, [end], keep)
 
     def tokens(
         self,
@@ -75,12 +81,6 @@ class GraphPasses:
         cache.begin(len(tokens), max(lengths) + 1)
         ends = [length + 1 for length in lengths]
         return self._pass(adapters, cache, tokens, ends, range(len(tokens)))
-
-    def whole(self, adapter: Adapter | None, tokens: Sequence[int]) -> torch.Tensor:
-        """Logits after each token of a text: (tokens, vocabulary)."""
-        cache = SlotCache()
-        cache.begin(1, len(tokens))
-        return self._pass([adapter], cache, tokens, [len(tokens)], range(len(tokens)))
 
     def _pass(
         self,

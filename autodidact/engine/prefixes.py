@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from autodidact.engine.cache import STEP, SlotCache
-from autodidact.engine.core import Version
+from autodidact.engine.versions import Version
 
 WORTH = 8
 """Tokens from which copying is less than computing."""

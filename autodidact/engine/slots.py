@@ -20,10 +20,11 @@ from typing import Any, cast
 import torch
 
 from autodidact.engine.cache import STEP, SlotCache
-from autodidact.engine.core import Engine, Version
+from autodidact.engine.core import Engine
 from autodidact.engine.prefixes import WORTH, Prefixes, common
 from autodidact.engine.sampling import Drawn, draw
 from autodidact.engine.tickets import Ticket
+from autodidact.engine.versions import Version
 
 
 class Slots:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 
-from autodidact.engine.core import Version
 from autodidact.engine.sampling import Drawn, Row
+from autodidact.engine.versions import Version
 from autodidact.types.chat import Finish, SamplingParams
 
 

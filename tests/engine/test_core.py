@@ -1,4 +1,4 @@
-"""Fixed batches against the libraries' own: the same tokens, the same scores, no version mixed.
+"""Offline batches against the libraries' own: the same tokens, the same scores, no version mixed.
 
 What `Engine.load` refuses is in test_refusals.py; adapters, caches, sampling and requests
 that come and go are in tests/engine.
@@ -18,7 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from autodidact.engine import Engine, Version, core
+from autodidact.engine import Engine, Version, offline
 from autodidact.models.loading import LoadedBase, fork
 from autodidact.models.prompts import prompt_ids
 from tests.tiny_models import FAMILIES
@@ -121,12 +121,12 @@ def test_scores_keep_the_order_of_what_was_asked(tiny_base: Callable[[str], Load
 
 def test_batches_hold_no_more_tokens_than_allowed() -> None:
     lengths = [5, 400, 3, 90, 2000, 90, 1, 5000]
-    batches = list(Engine._by_length(lengths))
+    batches = list(offline.by_length(lengths))
     assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
     for rows in batches:
         longest = max(lengths[row] for row in rows)
         assert len(rows) == 1 or len(rows) * longest <= 4096
-    assert list(Engine._by_length([])) == []
+    assert list(offline.by_length([])) == []
 
 
 def test_the_logits_of_a_scored_batch_are_bounded_and_change_nothing(
@@ -137,9 +137,10 @@ def test_the_logits_of_a_scored_batch_are_bounded_and_change_nothing(
     together = engine.score(engine.untouched, pairs)
     vocabulary = engine.base.model.get_output_embeddings().weight.shape[0]
     most = 20
-    monkeypatch.setattr(core, "LOGIT_BYTES", most * 4 * vocabulary)
+    monkeypatch.setattr(offline, "LOGIT_BYTES", most * 4 * vocabulary)
     sizes: list[int] = []
-    score, shared = engine._score, engine._score_shared
+    asked_of: Any = engine._offline
+    score, shared = asked_of._score, asked_of._score_shared
 
     def scored(version: Version, some: Any) -> list[float]:
         sizes.append(len(some) * max(len(p) + len(c) for p, c in some))
@@ -149,8 +150,8 @@ def test_the_logits_of_a_scored_batch_are_bounded_and_change_nothing(
         sizes.append(len(some) * max(map(len, some)))
         return shared(version, asked, owners, some)
 
-    monkeypatch.setattr(engine, "_score", scored)
-    monkeypatch.setattr(engine, "_score_shared", scored_shared)
+    monkeypatch.setattr(asked_of, "_score", scored)
+    monkeypatch.setattr(asked_of, "_score_shared", scored_shared)
     assert engine.score(engine.untouched, pairs) == pytest.approx(together, abs=1e-4)
     assert len(sizes) > 1
     assert max(sizes) <= most
