@@ -227,6 +227,11 @@ class ServerSettings(Section):
     threads: int = Field(0, ge=0)
     """CPU threads of one forward pass; 0 means one for a model below 30M parameters, else two."""
 
+    @property
+    def wanted_runtime(self) -> Literal["auto", "torch", "onnx"]:
+        """`runtime` beside the other settings: another format of weights is torch's."""
+        return self.runtime if self.dtype == "auto" and self.quantisation == "none" else "torch"
+
     @field_validator("allowed_origins")
     @classmethod
     def _name_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,23 +9,23 @@ and the reason is told.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from autodidact.engine import graph
 from autodidact.engine.cache import SlotCache
-from autodidact.engine.graph_passes import LIBRARY, GraphPasses
 from autodidact.errors import SettingError
 from autodidact.models.blocks import coded
 from autodidact.models.loading import LoadedBase
+
+if TYPE_CHECKING:
+    from autodidact.engine.graph_passes import GraphPasses
 
 Wanted = Literal["auto", "torch", "onnx"]
 MOST_APART = 0.1
@@ -49,12 +49,9 @@ class RuntimeChoice:
 
 
 def may_fit(folder: Path) -> bool:
-    """Whether it is worth loading this base in float32 and looking closer: the family has a graph,
-    and the first linear weight is in blocks. Reads a few rows."""
+    """Whether it is worth loading this base in float32 and looking closer: its first linear weight
+    is in blocks. Reads a few rows."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-        if config.get("model_type") not in graph.FAMILIES:
-            return False
         for file in sorted(folder.glob("*.safetensors")):
             with safe_open(file, framework="pt") as tensors:
                 names = [n for n in tensors.keys() if n.endswith("o_proj.weight")]  # noqa: SIM118
@@ -71,14 +68,23 @@ def choose(base: LoadedBase, wanted: Wanted, threads: int) -> RuntimeChoice:
     if wanted == "torch":
         return RuntimeChoice(None, "torch, as set")
     try:
-        return _tried(base, threads, as_set=wanted == "onnx")
-    except graph.Unfit as reason:
-        if wanted == "onnx":
-            raise SettingError(f'server.runtime: {reason}; set "auto" or "torch"') from None
-        return RuntimeChoice(None, f"torch: {reason}")
+        from autodidact.engine import graph
+    except ImportError as error:
+        reason = f"{error.name} is not installed; pip install -r requirements.txt"
+    else:
+        try:
+            return _tried(base, threads, as_set=wanted == "onnx")
+        except graph.Unfit as unfit:
+            reason = str(unfit)
+    if wanted == "onnx":
+        raise SettingError(f'server.runtime: {reason}; or set "auto" or "torch"')
+    return RuntimeChoice(None, f"torch: {reason}")
 
 
 def _tried(base: LoadedBase, threads: int, *, as_set: bool) -> RuntimeChoice:
+    from autodidact.engine import graph
+    from autodidact.engine.graph_passes import LIBRARY, GraphPasses
+
     if base.device.type != "cpu" or base.model.dtype != torch.float32:
         raise graph.Unfit("the graph is for float32 on a CPU")
     graph.require_fit(base.model.config, base.context)

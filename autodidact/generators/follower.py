@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autodidact import checkpoints
-from autodidact.engine import Engine, Version
+from autodidact.engine import Engine, Version, runtime
 from autodidact.engine.batcher import Batcher, Observe
 from autodidact.engine.exactness import require_exact
 from autodidact.engine.tokens import text_ids
@@ -195,28 +195,20 @@ class Follower:
         """The base, with what computes its passes if that is not torch, and why. Of a base that a
         graph computes only the shapes stay in memory."""
         chosen = self._settings
-        wanted = chosen.runtime
-        suits = chosen.quantisation == "none" and chosen.dtype == "auto" and loading.on_cpu()
-        why = "torch"
-        if wanted != "torch" and suits:
-            try:
-                from autodidact.engine import runtime
-            except ImportError as error:
-                why = f"torch: {error.name} is not installed; pip install -r requirements.txt"
-            else:
-                if runtime.may_fit(folder):
-                    base = loading.load(folder, 1, dtype="float32")
-                    threads = self._threads(base.parameters)
-                    loading.use_threads(threads)
-                    found = runtime.choose(base, wanted, threads)
-                    if found.passes is not None:
-                        base.model.to("meta")  # type: ignore[arg-type]
-                        told = f"{base.parameters / 1e6:.1f}M parameters, {threads} threads"
-                        base = replace(base, description=f"{told}, context {base.context}")
-                        return base, found.passes, found.why
-                    why = found.why
-                    del base
-        if wanted == "onnx":
+        wanted, why = chosen.wanted_runtime, "torch"
+        if wanted != "torch" and loading.on_cpu() and runtime.may_fit(folder):
+            base = loading.load(folder, 1, dtype="float32")
+            threads = self._threads(base.parameters)
+            loading.use_threads(threads)
+            found = runtime.choose(base, wanted, threads)
+            if found.passes is not None:
+                base.model.to("meta")  # type: ignore[arg-type]
+                told = f"{base.parameters / 1e6:.1f}M parameters, {threads} threads"
+                base = replace(base, description=f"{told}, context {base.context}")
+                return base, found.passes, found.why
+            why = found.why
+            del base
+        if chosen.runtime == "onnx":
             raise SettingError(
                 "server.runtime: onnx is for a base of 4- or 8-bit weights (a GGUF file) on a CPU, "
                 'with server.dtype at "auto", no server.quantisation, and onnxruntime; set "auto"'

@@ -120,6 +120,7 @@ class Agenda:
             rise=(self.store.cycles.latest_rise() or 0.0) if parent else 0.0,
             anchors=str(self.home / "anchors.json"),
             threads=training.threads,
+            runtime=self.settings.server.wanted_runtime,
         )
 
     def kind(self) -> Kind | None:

@@ -50,7 +50,7 @@ def remember(home: Path, study: StudyResult, version: int) -> None:
 
 
 def _baseline(measured: Measurement) -> Baseline:
-    return Baseline(measured.general, measured.chat, measured.replies)
+    return Baseline(measured.general, measured.chat, measured.replies, measured.runtime)
 
 
 def _anchors(home: Path) -> str:

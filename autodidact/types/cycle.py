@@ -11,6 +11,7 @@ from autodidact.types.documents import Chunk, Example, Probe, Split
 CHANCE = 0.05
 """How often all bounds of a cycle together may err, one-sided."""
 Kind = Literal["learn", "consolidate", "forget"]
+MeasuredBy = Literal["torch", "onnx"]
 CycleState = Literal["running", "published", "rejected", "failed", "interrupted"]
 RULES = ("sound", "learned", "general", "kept", "chat", "mind", "consolidation")
 """Every rule that can refuse a candidate, by its name."""
@@ -211,11 +212,12 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Baseline:
-    """General text and chats of one version, as a cycle before measured them."""
+    """General text and chats of one version, as a cycle before measured them, by this runtime."""
 
     general: tuple[float, ...] = ()
     chat: tuple[bool, ...] = ()
     replies: tuple[str, ...] = ()
+    runtime: MeasuredBy = "torch"
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ class Measurement:
     """What was measured of one version. `step` is λ, how much of the way from the parent it goes;
     `general` the NLL a token of each block of held-out text, `chat` whether each reply was
     well-formed, `replies` those to the held-out prompts of our own, which come first, and `worse`
-    for each of these why it is worse than the base's, or ""."""
+    for each of these why it is worse than the base's, or "". `runtime` computed it."""
 
     arm: ArmName
     step: float
@@ -251,6 +253,7 @@ class Measurement:
     chat: tuple[bool, ...]
     replies: tuple[str, ...] = ()
     worse: tuple[str, ...] = ()
+    runtime: MeasuredBy = "torch"
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,7 @@ class Job:
     how many probes of a split are asked; `known` is by arm ("base", "parent"); `rise` is what the
     parent has drifted. `training` are the settings of that name; `anchors` a file that may not be
     there yet. `steps` fixes what time sets otherwise. What is computed at once was halved
-    `halvings` times, for want of memory."""
+    `halvings` times, for want of memory. `runtime` is what the server is set to."""
 
     cycle: int
     kind: Kind
@@ -306,6 +309,7 @@ class Job:
     threads: int
     steps: int | None = None
     halvings: int = 0
+    runtime: Literal["auto", "torch", "onnx"] = "torch"
 
     @property
     def first(self) -> bool:

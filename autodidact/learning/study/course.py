@@ -21,7 +21,9 @@ from autodidact.types.cycle import Plan
 from autodidact.types.events import DoneEvent, LogEvent, StepEvent, StopEvent
 
 if TYPE_CHECKING:
+    from autodidact.engine.graph_passes import GraphPasses
     from autodidact.learning.study.preparation import Preparation
+    from autodidact.models.loading import LoadedBase
 
 MARGIN_S = 5.0
 """For saving, loading and publishing the candidate."""
@@ -37,9 +39,10 @@ def study(session: Session) -> None:
 
     threads = loading.threads_for(session.job.threads, spare=True)
     base = loading.load(Path(session.job.base.path), threads)
-    engine = engines.Engine(base, session.waiting, session.parts)
-    session.emit(LogEvent(engine.base.description))
-    loading.require_teachable(engine.base.model)
+    session.emit(LogEvent(base.description))
+    loading.require_teachable(base.model)
+    graph = _graph(session, base, threads)
+    engine = engines.Engine(base, session.waiting, session.parts, graph)
     came_from = session.job.parent
     parent = engine.untouched
     if came_from:
@@ -77,6 +80,20 @@ def study(session: Session) -> None:
             first_step_at=clock.began_at,
         )
     )
+
+
+def _graph(session: Session, base: LoadedBase, threads: int) -> GraphPasses | None:
+    """What measures as the server replies: through the very weights and kernels that will serve.
+    None is torch."""
+    from autodidact.engine import runtime
+    from autodidact.models import loading
+
+    folder = Path(session.job.base.path)
+    if session.job.runtime == "torch" or not loading.on_cpu() or not runtime.may_fit(folder):
+        return None
+    found = runtime.choose(base, "auto", threads)
+    session.emit(LogEvent(f"it is measured by {found.why}"))
+    return found.passes
 
 
 def _all_time_left(session: Session, plan: Plan, measured_s: float) -> Plan:

@@ -20,13 +20,13 @@ from autodidact.learning.study.session import Session
 from autodidact.training import anchor_set
 from autodidact.training.anchors import Anchors, Ids
 from autodidact.training.recipe import recipe_of
-from autodidact.types.cycle import ArmName, Baseline, Measurement, ProbeResult
+from autodidact.types.cycle import ArmName, Baseline, MeasuredBy, Measurement, ProbeResult
 from autodidact.types.documents import Probe
 from autodidact.types.events import MeasurementEvent
 
 TIMED = 16
 """So many probes tell how long one takes in a piece."""
-PIECE = 48
+PIECE = 24
 """So many probes, blocks or chats are asked between two words of progress."""
 T = TypeVar("T")
 
@@ -56,6 +56,10 @@ class Bench:
         self._parent = parent
         self._anchors = anchors
         self._paces: dict[str, float] = {}
+        self._runtime: MeasuredBy = "torch" if engine.graph is None else "onnx"
+        self._known = {
+            arm: known for arm, known in session.job.known.items() if known.runtime == self._runtime
+        }
         self._sentences = recipe_of(engine.base, session.settings, autocast=False).sentences
         name = "measured.json"
         chosen = session.kept(Selection, name)
@@ -68,16 +72,15 @@ class Bench:
 
     def measure_base(self) -> None:
         """General text and chats, and what is to be forgotten, which the base never knew."""
-        job = self._session.job
         forgotten = [p for p in self._probes if p.split == "forgotten"]
-        known = job.known.get("base", Baseline())
+        known = self._known.get("base", Baseline())
         self.base = self._measure("base", self._engine.untouched, forgotten, known)
 
     def measure_parent(self) -> None:
         """The version that this cycle goes on from. Where it is the base, general text and chats
         are known."""
         job = self._session.job
-        known = job.known.get("parent", Baseline())
+        known = self._known.get("parent", Baseline())
         if not job.parent:
             known = Baseline(self.base.general, self.base.chat, self.base.replies)
         self.parent = self._measure("parent", self._parent, self._probes, known)
@@ -96,7 +99,7 @@ class Bench:
         """`known` are figures of the first blocks and chats, which are taken over."""
         name = f"measured-{arm}-{step}.json"
         result = self._session.kept(Measurement, name)
-        if result is None:
+        if result is None or result.runtime != self._runtime:
             subject = Examinee(self._engine, version)
             rows: list[ProbeResult] = []
             general = [*known.general[: self.selection.blocks]]
@@ -120,11 +123,20 @@ class Bench:
             result = Measurement(
                 arm, step, tuple(rows), tuple(general), tuple(chat), tuple(said),
                 () if version is self._engine.untouched else self._worse(own, said),
+                self._runtime,
             )  # fmt: skip
+            self._engine.rest()
             self._session.keep(name, result)
         self._session.emit(
             MeasurementEvent(
-                arm, step, result.rows, result.general, result.chat, result.replies, result.worse
+                arm,
+                step,
+                result.rows,
+                result.general,
+                result.chat,
+                result.replies,
+                result.worse,
+                result.runtime,
             )
         )
         return result
@@ -165,7 +177,7 @@ class Bench:
             * 0.6,
         }
         self._paces |= seconds
-        arms = 1 + sum(arm not in job.known for arm in ("base", "parent"))
+        arms = 1 + sum(arm not in self._known for arm in ("base", "parent"))
         limits, blocks, chats = planning.sizes(
             {split: len(pool) for split, pool in pools.items()},
             job.limits,
