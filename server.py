@@ -49,7 +49,7 @@ def main(
     prepare_home(tree.home)
     with lock(tree.home, "server"):
         listener = _listen(section.host, section.port)
-        context = ServingContext(tree.home, section, tree.model, tree.revision)
+        context = ServingContext(tree.home, section, tree.model, tree.revision, tree.rounding)
         generator = generators.build(tree.generators, context)
         if isinstance(generator, Runs):
             generator.start()

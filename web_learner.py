@@ -46,7 +46,7 @@ def main(
         reporter = Reporter(store, console)
         try:
             reporter(PhaseEvent("preparing"))
-            base = bases.resolve(tree.model, tree.revision, tree.home, log.info)
+            base = bases.resolve(tree.model, tree.revision, tree.home, log.info, tree.rounding)
             learner = Learner(tree, store, sources.build(tree.sources), base, reporter, handle)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: learner.stopping.set())

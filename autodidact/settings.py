@@ -279,6 +279,10 @@ class Settings(BaseSettings):
     `owner/name:model.gguf` on the Hub). Fixed at the first start."""
     revision: str = ""
     """Branch, tag or commit of a Hugging Face model; empty means its default."""
+    rounding: Literal["auto", "none", "8bit"] = "auto"
+    """Whether a model that comes in floats is rounded once to numbers of eight bits, for learning
+    and replies alike; "auto": on a CPU, where replies come several times as fast by them and the
+    model has between 30 and 600 million parameters. Fixed at the first start."""
     home: Path = Path("continuous_learner")
     """The folder that learner and server share."""
     cycle_minutes: float = Field(5.0, gt=0, le=24 * 60)

@@ -35,9 +35,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autodidact.models.attention import attention_of
 from autodidact.models.blocks import BLOCK, Coded, Floats, coded, joined
+from autodidact.models.rounding import FAMILIES
 
-FAMILIES = frozenset({"llama", "mistral", "qwen2"})
-"""`model_type`s whose module the graph says the same as."""
 OPSET, FORMAT = 21, 10
 MICROSOFT = "com.microsoft"
 

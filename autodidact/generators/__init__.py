@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from autodidact import registry
 from autodidact.errors import SettingError
@@ -40,6 +41,7 @@ class ServingContext:
     model: str
     """The setting `model`: "auto", a Hugging Face name, or a folder."""
     revision: str
+    rounding: Literal["auto", "none", "8bit"] = "none"
 
 
 def build(tables: GeneratorsSettings, context: ServingContext) -> Generator:

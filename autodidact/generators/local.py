@@ -184,4 +184,4 @@ def _fitting(
 def _named_base(context: ServingContext) -> Base:
     from autodidact.models import bases
 
-    return bases.resolve(context.model, context.revision, context.home, log.info)
+    return bases.resolve(context.model, context.revision, context.home, log.info, context.rounding)

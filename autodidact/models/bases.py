@@ -11,11 +11,12 @@ in a folder, or `owner/name:file.gguf` on the Hub), or "auto", which goes by the
 as a `package`, and without them to the bundled `models/starter`. Anything named explicitly succeeds
 or ends in one clear error, and so does a package that is damaged.
 
-Weights that come only as pickles (.bin) are converted once, by a child process with
-`weights_only=True`, into `home/base-model/`, and so is a GGUF file (`gguf`). This process unpickles
-nothing, never imports torch. Weights are fetched by plain HTTPS with ranges and checked against
-their sha256, because huggingface_hub 2 starts an interrupted file from zero and throws away what
-has arrived.
+On a CPU a model in floats may be rounded once to numbers of eight bits (`rounding`); that, too, is
+fixed at the first call. Weights that come only as pickles (.bin) are converted once, by a child
+process with `weights_only=True`, into `home/base-model/`, and so is a GGUF file (`gguf`). This
+process unpickles nothing, never imports torch. Weights are fetched by plain HTTPS with ranges and
+checked against their sha256, because huggingface_hub 2 starts an interrupted file from zero and
+throws away what has arrived.
 
 Left to others: loading (`loading`), the licence of what is downloaded (the user), and remote code,
 which is neither fetched nor run.
@@ -29,6 +30,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autodidact.errors import BaseMismatch, HubUnreachable, ModelError, ResourceError, SettingError
 from autodidact.home import lock, write_atomic
-from autodidact.models import gguf, package
+from autodidact.models import gguf, package, rounding
 from autodidact.models.download import NoAnswer, file_from_hub, from_hub
 from autodidact.models.files import (
     NO_SPACE,
@@ -52,6 +54,7 @@ from autodidact.settings import PROJECT
 
 Log = Callable[[str], None]
 Origin = Literal["hub", "folder", "package", "bundled"]
+_AskGpu = Callable[[], tuple[float | None, str]]
 
 _WAITING = "waiting for another process that is fetching the base model"
 STARTER = PROJECT / "models" / "starter"
@@ -88,14 +91,17 @@ class _Record(BaseModel):
     sha256: str
     reason: str
     files: dict[str, FileState]
+    rounded: bool = False
 
 
-def resolve(model: str, revision: str, home: Path, log: Log) -> Base:
+def resolve(
+    model: str, revision: str, home: Path, log: Log, rounded: rounding.Rounding = "none"
+) -> Base:
     """The base of this `home`: decided at the first call, the same one ever after.
 
     `model` is "auto", a Hub name, a folder or a GGUF file; `revision` is a branch, tag or commit of
-    a Hub model. Raises ModelError (or its HubUnreachable, BaseMismatch), ResourceError or
-    SettingError.
+    a Hub model; `rounded` is whether floats become numbers of eight bits. Raises ModelError (or its
+    HubUnreachable, BaseMismatch), ResourceError or SettingError.
     """
     if revision and (model == "auto" or _is_local(model)):
         raise SettingError(f"revision: {revision} needs a model on the Hub, but model is {model}")
@@ -104,7 +110,7 @@ def resolve(model: str, revision: str, home: Path, log: Log) -> Base:
         with lock(home, "base", math.inf, lambda: log(_WAITING)):
             fixed = _read(home / "base.json")
             if fixed is None:
-                record = _decide(model, revision, home, log)
+                record = _decide(model, revision, home, log, rounded)
             else:
                 record = _reopen(fixed, model, revision, home, log)
             if record != fixed:
@@ -135,10 +141,11 @@ def choose(gpu_gb: float | None) -> tuple[str, str]:
 # --- the first start, and every later one ---------------------------------------------------------
 
 
-def _decide(model: str, revision: str, home: Path, log: Log) -> _Record:
+def _decide(model: str, revision: str, home: Path, log: Log, wanted: rounding.Rounding) -> _Record:
     name, origin, reason = model, "hub", "named in the settings"
+    gpu = cache(lambda: gpu_memory_gb())
     if model == "auto":
-        name, origin, source, reason = _automatic(log)
+        name, origin, source, reason = _automatic(gpu, log)
     elif _is_local(model):
         source = Path(model).expanduser().resolve()
         name, origin = str(source), "folder"
@@ -146,6 +153,10 @@ def _decide(model: str, revision: str, home: Path, log: Log) -> _Record:
         source = _named(model, revision, log)
     commit = (source.parent if source.is_file() else source).name if origin == "hub" else ""
     path = _prepared(name, source, commit, home, log)
+    rounded = origin in ("hub", "folder") and not gguf.find(source) and _rounds(path, wanted, gpu)
+    if rounded:
+        path = rounding.rounded(name, path, commit, home, log)
+        reason += "; its weights rounded to eight bits, by which a CPU replies faster"
     files = hash_files(path, identity_files(path), {})
     return _Record.model_validate(
         {
@@ -157,8 +168,15 @@ def _decide(model: str, revision: str, home: Path, log: Log) -> _Record:
             "sha256": combine(files),
             "reason": reason,
             "files": files,
+            "rounded": rounded,
         }
     )
+
+
+def _rounds(folder: Path, wanted: rounding.Rounding, gpu: _AskGpu) -> bool:
+    if wanted != "auto":
+        return wanted == "8bit"
+    return rounding.worth(folder) and gpu()[0] is None
 
 
 def _prepared(name: str, source: Path, commit: str, home: Path, log: Log) -> Path:
@@ -168,8 +186,8 @@ def _prepared(name: str, source: Path, commit: str, home: Path, log: Log) -> Pat
     return loadable(name, source, commit, home, log)
 
 
-def _automatic(log: Log) -> tuple[str, Origin, Path, str]:
-    gpu_gb, problem = gpu_memory_gb()
+def _automatic(gpu: _AskGpu, log: Log) -> tuple[str, Origin, Path, str]:
+    gpu_gb, problem = gpu()
     name, reason = choose(gpu_gb)
     if problem:
         reason = f"the GPU could not be asked ({problem}), so as without one"
@@ -251,6 +269,9 @@ def _identical(record: _Record, source: Path, home: Path) -> Path | None:
     if file := gguf.find(source):
         folder = gguf.folder_for(file, home)
         return folder if folder == record.path else None
+    if record.rounded:
+        floats = loadable(str(source), source, "", home, lambda line: None)
+        return record.path if record.path.name.endswith(rounding.ending(floats, "")) else None
     same = combine(hash_files(source, identity_files(source), {})) == record.sha256
     return source if same else None
 
@@ -276,7 +297,10 @@ def _restored(record: _Record, home: Path, log: Log) -> Path:
             raise ModelError(
                 f"the base model's {what} {source} has vanished: bring it back; {_start_over(home)}"
             )
-    return _prepared(record.name, source, record.revision, home, log)
+    path = _prepared(record.name, source, record.revision, home, log)
+    if record.rounded:
+        path = rounding.rounded(record.name, path, record.revision, home, log)
+    return path
 
 
 def _start_over(home: Path) -> str:

@@ -148,7 +148,7 @@ def _prepared(
     read(lambda dialogue: True)  # what is wrong with the files is said before a model is fetched
     fixed = (tree.home / "base.json").exists()
     home = tree.home if fixed else work.folder
-    base = bases.resolve(tree.model, tree.revision, home, _say)
+    base = bases.resolve(tree.model, tree.revision, home, _say, tree.rounding)
     identity = {
         **parameters,
         "documents": data.digest(documents),
