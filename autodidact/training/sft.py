@@ -230,16 +230,17 @@ def seconds_per_step(
     steps: int = 6,
     before_step: Callable[[], None] = lambda: None,
     clock_s: Callable[[], float] = time.perf_counter,
+    first: int = 1,
 ) -> float:
     """Mean seconds of a step by `clock_s`, tried at learning rate zero, so that nothing is learned.
-    The first step, which warms up caches, is not counted."""
+    The `first` ones, which warm up caches, are not counted."""
     times = []
-    for _ in range(steps + 1):
+    for _ in range(first + steps):
         before_step()
         begun = clock_s()
         trainer.step(next(stream), 1.0)
         times.append(clock_s() - begun)
-    return max(sum(times[1:]) / steps, LEAST_STEP_S)
+    return max(sum(times[first:]) / steps, LEAST_STEP_S)
 
 
 def _fresh(folder: Path) -> Path:

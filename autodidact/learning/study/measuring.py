@@ -24,8 +24,8 @@ from autodidact.types.cycle import ArmName, Baseline, MeasuredBy, Measurement, P
 from autodidact.types.documents import Probe
 from autodidact.types.events import MeasurementEvent
 
-TIMED = 16
-"""So many probes tell how long one takes in a piece."""
+TIMED = 8
+"""So many probes, half as many chats and a quarter as many blocks tell how long one takes."""
 PIECE = 24
 """So many probes, blocks or chats are asked between two words of progress."""
 T = TypeVar("T")
@@ -172,8 +172,10 @@ class Bench:
                 lambda: recall.measure(subject, sample, sentences=self._sentences), len(sample)
             )
             * 0.6,
-            "blocks": self._timed(lambda: subject.nll(anchors.blocks[:4]), 4),
-            "chats": self._timed(lambda: well_formed.measure(subject, anchors.prompts[:8]), 8)
+            "blocks": self._timed(lambda: subject.nll(anchors.blocks[: TIMED // 4]), TIMED // 4),
+            "chats": self._timed(
+                lambda: well_formed.measure(subject, anchors.prompts[: TIMED // 2]), TIMED // 2
+            )
             * 0.6,
         }
         self._paces |= seconds

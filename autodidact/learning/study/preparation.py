@@ -230,14 +230,14 @@ def _plan(
 
     if recipe.packed:
         # Two batches in turn: what is computed the first time is kept, as it will be in training,
-        # where each question comes a dozen times.
+        # where each question comes a dozen times. Twice each: a tenth of a first cycle went here.
         fresh = batches(Sampler(everything, replayed, share_of(list(lessons)), size, 0))
         trial: Iterator[list[TrainingSequence]] = itertools.cycle(itertools.islice(fresh, 2))
+        first, counted = 2, 2
     else:
         trial = endless_batches(everything, replayed, most, size, 0, weaving)
-    step_s = sft.seconds_per_step(
-        trainer, trial, before_step=session.waiting, clock_s=session.worked_s
-    )
+        first, counted = 1, 6
+    step_s = sft.seconds_per_step(trainer, trial, counted, session.waiting, session.worked_s, first)
     train_s = session.left_s * (1 - MEASURE_SHARE)
     if job.kind == "forget":
         relearned = planning.relearning_s(recipe, forms, a_pass([], 0.0), step_s)
