@@ -225,7 +225,7 @@ class ServerSettings(Section):
     admin_key: SecretStr = SecretStr("")
     """Who sends it as a bearer token may pin and roll back over HTTP; "" lets only this machine."""
     threads: int = Field(0, ge=0)
-    """CPU threads of one forward pass; 0 means one for a model below 30M parameters, else two."""
+    """CPU threads of one forward pass; 0: as few as are about as fast as more, by measurement."""
 
     @property
     def wanted_runtime(self) -> Literal["auto", "torch", "onnx"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -72,6 +73,8 @@ def status(
     print(f"base       {found['base'] or 'not chosen yet'}")
     if found["choice"]:
         print(f"           {found['choice']}")
+    if found["runtime"]:
+        print(f"replies    by {found['runtime']}")
     print(f"serving    {listing.call(found['serving'])}{until}")
     print(f"versions   {', '.join(map(str, found['versions'])) or 'none'}")
     for version, reason in found["rejected"].items():
@@ -147,6 +150,7 @@ def _status(home: Path) -> dict[str, Any]:
         "base": None,
         "origin": None,
         "choice": None,
+        "runtime": None,
         "current": checkpoints.current(home),
         "pinned": checkpoints.pinned(home),
         "serving": checkpoints.serving(home),
@@ -162,6 +166,8 @@ def _status(home: Path) -> dict[str, Any]:
         record = json.loads((home / "base.json").read_text("utf-8"))
         found |= {"base": record.get("name"), "origin": record.get("origin")}
         found["choice"] = record.get("reason")
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no server has measured it
+        found["runtime"] = json.loads((home / "runtime.json").read_text("utf-8")).get("why")
     if not (home / "learner.db").exists():
         return found
     from autodidact.reports.prose import line

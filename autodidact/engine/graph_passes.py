@@ -23,7 +23,6 @@ from autodidact.engine.cache import SlotCache
 from autodidact.engine.graph import Graph, Linear
 from autodidact.models.blocks import Floats
 
-LIBRARY = "onnxruntime"
 _Pair = tuple[Floats, Floats]
 
 

@@ -1,18 +1,22 @@
-"""Where the passes of the slots are computed: by torch's modules, or by a graph in ONNX Runtime.
+"""What computes replies, and with how many threads: measured once on each machine, and kept.
 
-The graph (`graph`, `graph_passes`) is taken on a CPU for a base whose weights are numbers of four
-or eight bits (one that came as a GGUF file), so that what serves is what was trained on and
-measured, up to the rounding of activations; where that rounding stays within `MOST_APART` on a
-trial; and where a token is in fact computed faster by it here. Everything else stays with torch,
-and the reason is told.
+There are torch's modules, and a graph in ONNX Runtime (`graph`, `graph_passes`). The graph is taken
+on a CPU for a base whose weights are numbers of four or eight bits (one that came as a GGUF file,
+or was rounded), so that what serves is what was trained on and measured, up to the rounding of
+activations; where that rounding stays within `MOST_APART` on a trial; and where a token is in fact
+computed faster by it here. Everything else stays with torch. Threads are as few as come within
+`NEAR` of the fastest, but never less than two for a model of some size: at the first start a
+learner may be at work beside it. The reason is told, and `KeptRuntime` saves later starts the
+measurement.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,9 +24,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from autodidact.engine.cache import SlotCache
-from autodidact.errors import SettingError
+from autodidact.errors import Misfit, SettingError
 from autodidact.models.blocks import coded
-from autodidact.models.loading import LoadedBase
+from autodidact.models.loading import LoadedBase, threads_for, use_threads
+from autodidact.types import wire
 
 if TYPE_CHECKING:
     from autodidact.engine.graph_passes import GraphPasses
@@ -31,6 +36,12 @@ Wanted = Literal["auto", "torch", "onnx"]
 MOST_APART = 0.1
 """Nats that the graph's distributions may be from the module's, on average over `TRIAL`: several
 times what rounding costs (docs/lab-log.md), far less than a wrong weight does."""
+NEAR = 1.1
+SMALL_MODEL = 30_000_000
+"""Parameters below which one thread is mostly fastest: passes are too short to share."""
+LIBRARY = "onnxruntime"
+FILE = "runtime.json"
+"""Where a server keeps its choice, in the home."""
 FASTER = 1.2
 """So many times as fast as torch the graph has to be: the first tokens of a start tell roughly."""
 TRIAL = (
@@ -42,10 +53,52 @@ SAMPLE_ROWS = 8
 
 @dataclass(frozen=True)
 class RuntimeChoice:
-    """`passes` is None for torch. `why`, for the log and for /health."""
+    """`passes` is None for torch; `threads` are those of one pass, 0 where they are still to be
+    measured. `why`, for people; of torch first it is only why not the graph."""
 
     passes: GraphPasses | None
+    threads: int
     why: str
+
+
+@dataclass(frozen=True)
+class KeptRuntime:
+    """A choice that was measured, for later starts. `measured_on` tells where it holds."""
+
+    measured_on: str
+    runtime: Literal["torch", "onnx"]
+    threads: int
+    why: str
+
+
+def measured_on(base_sha256: str, wanted: Wanted, threads: int) -> str:
+    """All that a choice depends on: the base, the machine, the libraries and the settings."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    try:
+        library = version(LIBRARY)
+    except PackageNotFoundError:
+        library = "none"
+    return (
+        f"{base_sha256[:12]}, {threads_for(0, spare=False)} threads with {capability}, "
+        f"torch {torch.__version__}, {LIBRARY} {library}, set to {wanted} and {threads}"
+    )
+
+
+def known(home: Path, where: str) -> KeptRuntime | None:
+    """What an earlier start measured, if it holds here."""
+    try:
+        kept = wire.from_json(KeptRuntime, (home / FILE).read_bytes(), FILE)
+    except (OSError, Misfit):
+        return None
+    return kept if kept.measured_on == where else None
+
+
+def keep(home: Path, where: str, choice: RuntimeChoice) -> None:
+    """For later starts. Raises OSError."""
+    by: Literal["torch", "onnx"] = "torch" if choice.passes is None else "onnx"
+    fresh = home / f"{FILE}.new"
+    fresh.write_text(wire.to_json(KeptRuntime(where, by, choice.threads, choice.why)), "utf-8")
+    os.replace(fresh, home / FILE)
 
 
 def may_fit(folder: Path) -> bool:
@@ -63,50 +116,97 @@ def may_fit(folder: Path) -> bool:
     return False
 
 
-def choose(base: LoadedBase, wanted: Wanted, threads: int) -> RuntimeChoice:
-    """Raises SettingError where `server.runtime` asks for what cannot be had."""
-    if wanted == "torch":
-        return RuntimeChoice(None, "torch, as set")
-    try:
-        from autodidact.engine import graph
-    except ImportError as error:
-        reason = f"{error.name} is not installed; pip install -r requirements.txt"
-    else:
+def choose(
+    base: LoadedBase, wanted: Wanted, threads: int, kept: KeptRuntime | None = None
+) -> RuntimeChoice:
+    """The graph or not: by measurement, unless it was `kept`. `threads` 0 are measured too. Raises
+    SettingError where `server.runtime` asks for what cannot be had."""
+    reason = "as set"
+    if wanted != "torch":
         try:
-            return _tried(base, threads, as_set=wanted == "onnx")
-        except graph.Unfit as unfit:
-            reason = str(unfit)
-    if wanted == "onnx":
-        raise SettingError(f'server.runtime: {reason}; or set "auto" or "torch"')
-    return RuntimeChoice(None, f"torch: {reason}")
+            from autodidact.engine import graph
+        except ImportError as error:
+            reason = f"{error.name} is not installed; pip install -r requirements.txt"
+        else:
+            try:
+                return _graph(base, threads, kept, as_set=wanted == "onnx")
+            except graph.Unfit as unfit:
+                reason = str(unfit)
+        if wanted == "onnx":
+            raise SettingError(f'server.runtime: {reason}; or set "auto" or "torch"')
+    return RuntimeChoice(None, 0, reason)
 
 
-def _tried(base: LoadedBase, threads: int, *, as_set: bool) -> RuntimeChoice:
+def by_torch(base: LoadedBase, threads: int, reason: str = "") -> RuntimeChoice:
+    """Torch, and how many threads it is to have."""
+    counts = (
+        thread_counts(threads, base.parameters) if base.device.type == "cpu" else [threads or 1]
+    )
+    times = {}
+    for count in counts if len(counts) > 1 else ():
+        use_threads(count)
+        times[count] = _fastest(lambda: _module(base, [base.start_id]))
+    count = _fewest(times) if times else counts[0]
+    told = f"torch, {count} thread{'s' * (count > 1)}"
+    return RuntimeChoice(None, count, f"{told}: {reason}" if reason else told)
+
+
+def _graph(
+    base: LoadedBase, threads: int, kept: KeptRuntime | None, *, as_set: bool
+) -> RuntimeChoice:
+    """Raises Unfit."""
     from autodidact.engine import graph
-    from autodidact.engine.graph_passes import LIBRARY, GraphPasses
+    from autodidact.engine.graph_passes import GraphPasses
 
     if base.device.type != "cpu" or base.model.dtype != torch.float32:
         raise graph.Unfit("the graph is for float32 on a CPU")
     graph.require_fit(base.model.config, base.context)
     made = graph.build(base.model, base.context)
     try:
-        passes = GraphPasses(made, threads)
+        if kept is not None:
+            return RuntimeChoice(GraphPasses(made, kept.threads), kept.threads, kept.why)
+        times = {}
+        for count in thread_counts(threads, base.parameters):
+            passes = GraphPasses(made, count)
+            times[count] = _fastest(_a_token(base, passes))
+            del passes  # it holds the weights in a form of its own
+        count = _fewest(times)
+        passes = GraphPasses(made, count)
         apart = _apart(base, passes)
     except Exception as error:  # native code: it raises what it likes
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise graph.Unfit(f"{LIBRARY} cannot run it here ({line})") from error
     if not apart <= MOST_APART:
         raise graph.Unfit(f"its replies would be {apart:.2f} nat from the model's")
-    times = (
-        _fastest(lambda: _module(base, [base.start_id])),
-        _fastest(lambda: passes.prompt(None, SlotCache(), [base.start_id], 0)),
-    )
-    ratio = times[0] / times[1]
+    use_threads(count)
+    ratio = _fastest(lambda: _module(base, [base.start_id])) / times[count]
     if not as_set and ratio < FASTER:
         raise graph.Unfit(f"{LIBRARY} computes a token only {ratio:.1f} × as fast here")
     passes.rest()
-    what = f"{made.bits}-bit weights by {LIBRARY} {version(LIBRARY)}"
-    return RuntimeChoice(passes, f"{what}: a token {ratio:.1f} × as fast as by torch here")
+    told = f"{made.bits}-bit weights by {LIBRARY} {version(LIBRARY)}"
+    told += f", {count} thread{'s' * (count > 1)}"
+    return RuntimeChoice(passes, count, f"{told}: a token {ratio:.1f} × as fast as by torch here")
+
+
+def _a_token(base: LoadedBase, passes: GraphPasses) -> Callable[[], object]:
+    return lambda: passes.prompt(None, SlotCache(), [base.start_id], 0)
+
+
+def thread_counts(setting: int, parameters: int) -> list[int]:
+    """What is worth trying: the setting, or some and their doubles up to what the machine has."""
+    most = threads_for(setting, spare=False)
+    if setting:
+        return [most]
+    counts = [min(most, 1 if parameters < SMALL_MODEL else 2)]
+    while counts[-1] < most:
+        counts.append(min(most, 2 * counts[-1]))
+    return counts
+
+
+def _fewest(times: Mapping[int, float]) -> int:
+    """The fewest threads that are about as fast as the fastest: the others stay free."""
+    best = min(times.values())
+    return min(count for count, seconds in times.items() if seconds <= NEAR * best)
 
 
 def _apart(base: LoadedBase, passes: GraphPasses) -> float:

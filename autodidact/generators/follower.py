@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autodidact import checkpoints
 from autodidact.engine import Engine, Version, runtime
 from autodidact.engine.batcher import Batcher, Observe
 from autodidact.engine.exactness import require_exact
+from autodidact.engine.runtime import RuntimeChoice
 from autodidact.engine.tokens import text_ids
 from autodidact.errors import (
     AutodidactError,
@@ -38,14 +38,9 @@ from autodidact.replying import Replying
 from autodidact.settings import ServerSettings
 from autodidact.types.chat import Message, ModelStatus, SamplingParams
 
-if TYPE_CHECKING:
-    from autodidact.engine.graph_passes import GraphPasses
-
 log = logging.getLogger(__name__)
 POLL_S = 0.5
 RETRY_S = 30
-SMALL_MODEL = 30_000_000
-"""Below this many parameters one thread is fastest: forward passes are too short to share."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +164,10 @@ class Follower:
             origin=found.origin,
             choice=found.reason,
         )
-        base, passes, why = self._base(found.path)
-        self.status = replace(self.status, runtime=why)
-        engine = Engine(base, graph=passes)
-        if passes is None:
+        base, choice = self._base(found)
+        self.status = replace(self.status, runtime=choice.why)
+        engine = Engine(base, graph=choice.passes)
+        if choice.passes is None:
             require_exact(engine)
         sign = Replying(self._home)
         on_cpu = base.device.type == "cpu"  # what a study would take from it
@@ -191,35 +186,44 @@ class Follower:
             engine, batcher, Shelf(self._home, engine, found.sha256, chosen.versions_in_memory)
         )
 
-    def _base(self, folder: Path) -> tuple[LoadedBase, GraphPasses | None, str]:
-        """The base, with what computes its passes if that is not torch, and why. Of a base that a
-        graph computes only the shapes stay in memory."""
-        chosen = self._settings
-        wanted, why = chosen.wanted_runtime, "torch"
-        if wanted != "torch" and loading.on_cpu() and runtime.may_fit(folder):
-            base = loading.load(folder, 1, dtype="float32")
-            threads = self._threads(base.parameters)
-            loading.use_threads(threads)
-            found = runtime.choose(base, wanted, threads)
-            if found.passes is not None:
+    def _base(self, found: Base) -> tuple[LoadedBase, RuntimeChoice]:
+        """The base, and what computes its passes. Of a base that a graph computes only the shapes
+        stay in memory."""
+        chosen, folder = self._settings, found.path
+        wanted = chosen.wanted_runtime
+        where = runtime.measured_on(found.sha256, wanted, chosen.threads)
+        known = runtime.known(self._home, where)
+        by_graph = known is None or known.runtime == "onnx"
+        reason = ""
+        if wanted != "torch" and by_graph and loading.on_cpu() and runtime.may_fit(folder):
+            base = loading.load(folder, 0, dtype="float32")
+            choice = runtime.choose(base, wanted, chosen.threads, known)
+            if choice.passes is not None:
                 base.model.to("meta")  # type: ignore[arg-type]
-                told = f"{base.parameters / 1e6:.1f}M parameters, {threads} threads"
-                base = replace(base, description=f"{told}, context {base.context}")
-                return base, found.passes, found.why
-            why = found.why
+                told = f"{base.parameters / 1e6:.1f}M parameters, context {base.context}"
+                base = replace(base, description=told)
+                return base, self._keep(choice, where)
+            reason = choice.why
             del base
         if chosen.runtime == "onnx":
             raise SettingError(
                 "server.runtime: onnx is for a base of 4- or 8-bit weights (a GGUF file) on a CPU, "
                 'with server.dtype at "auto", no server.quantisation, and onnxruntime; set "auto"'
             )
-        base = loading.load(folder, 1, dtype=chosen.dtype, quantisation=chosen.quantisation)
-        loading.use_threads(self._threads(base.parameters))
-        return base, None, why
+        base = loading.load(folder, 0, dtype=chosen.dtype, quantisation=chosen.quantisation)
+        if known is None or known.runtime != "torch":
+            choice = runtime.by_torch(base, chosen.threads, reason)
+        else:
+            choice = RuntimeChoice(None, known.threads, known.why)
+        loading.use_threads(choice.threads)
+        return base, self._keep(choice, where)
 
-    def _threads(self, parameters: int) -> int:
-        most = min(2, loading.threads_for(0, spare=False))
-        return self._settings.threads or (1 if parameters < SMALL_MODEL else most)
+    def _keep(self, choice: RuntimeChoice, where: str) -> RuntimeChoice:
+        try:
+            runtime.keep(self._home, where, choice)
+        except OSError as error:  # it is measured again at the next start
+            log.warning("%s: %s", runtime.FILE, error)
+        return choice
 
     def _first(self, loaded: Runtime) -> Version:
         """What serves at the start: the newest that loads, going from parent to parent."""

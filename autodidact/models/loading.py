@@ -80,11 +80,12 @@ def load(
 ) -> LoadedBase:
     """Load a base from a local folder.
 
-    `dtype`: None is the format to train in (float32 on a CPU, half precision on a CUDA GPU);
-    "auto" is the one to serve in: on a CPU bfloat16 where its products are clearly faster and the
-    model has at least `HALF_FROM` parameters. `quantisation` concerns the linear layers' weights
-    (quantisation.py). Raises ModelError about the folder, BaseUnfit about a kind of model that
-    cannot be served, and SettingError about a setting.
+    `threads` are torch's for the process; 0 leaves them. `dtype`: None is the format to train in
+    (float32 on a CPU, half precision on a CUDA GPU); "auto" is the one to serve in: on a CPU
+    bfloat16 where its products are clearly faster and the model has at least `HALF_FROM`
+    parameters. `quantisation` concerns the linear layers' weights (quantisation.py). Raises
+    ModelError about the folder, BaseUnfit about a kind of model that cannot be served, and
+    SettingError about a setting.
     """
     transformers_logging.disable_progress_bar()
     if threads:
@@ -125,7 +126,7 @@ def load(
         pad if pad is not None else min(stop_ids),
         parameters,
         f"{parameters / 1e6:.1f}M parameters, {str(number).removeprefix('torch.')} on {device}"
-        f" ({why}){weights}, {torch.get_num_threads()} threads, context {context}",
+        f" ({why}){weights}{f', {threads} threads' if threads else ''}, context {context}",
         tuple(t.content for t in tokenizer.added_tokens_decoder.values() if t.special),
     )
 

@@ -3,6 +3,9 @@
     python benchmarks/learning/calibrate.py --out DIR                    a tiny model, minutes
     python benchmarks/learning/calibrate.py --out DIR --model models/starter --arms neutral
     python benchmarks/learning/calibrate.py --out DIR --arms true --documents 3 6 12
+    python benchmarks/learning/calibrate.py --out DIR --model FOLDER --threads 2 \
+        --arms true,between,within,placebo --documents 3 6 12 --shuffled-documents 6 \
+        --steps-a-document 10
 
 From one parent that has learned some documents of the synthetic world, trained again and again with
 another seed and other documents, each measured and gated as a cycle is (all but neutral and
@@ -19,7 +22,8 @@ sabotage by *learned* alone, which is what they are about):
 Shuffled, placebo and aa must fail *learned*: at most 1.7 % pass by chance at the gate's bound (its
 three looks share 5 %). Of *learned* it is also told how often its margins passed and how often its
 exact answers, each by itself; aa permutes margins and answers together. Each update is one JSON
-line in DIR/updates.jsonl; a rerun goes on where it stopped. The tiny model (about a million
+line in DIR/updates.jsonl; a rerun goes on where it stopped. A base of 4- or 8-bit weights is
+measured as a study measures it, by the graph. The tiny model (about a million
 parameters) is trained on the spot on other documents of the world and questions about them, so that
 it answers in the form and knows none of the facts.
 """
@@ -44,7 +48,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from autodidact import curation  # noqa: E402
-from autodidact.engine import Engine, Version  # noqa: E402
+from autodidact.engine import Engine, Version, runtime  # noqa: E402
 from autodidact.engine.examinee import Examinee  # noqa: E402
 from autodidact.evaluation import gate, recall, well_formed  # noqa: E402
 from autodidact.evaluation.statistics import wilson  # noqa: E402
@@ -87,7 +91,16 @@ def main() -> None:
     parser.add_argument(
         "--documents", type=int, nargs="+", default=[8], help="taught, and as many control"
     )
+    parser.add_argument(
+        "--shuffled-documents",
+        type=int,
+        nargs="+",
+        help="of all arms but true",
+    )
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument(
+        "--steps-a-document", type=int, help="as a cycle does, instead of --steps for all"
+    )
     parser.add_argument("--anchors-minutes", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -102,8 +115,10 @@ def main() -> None:
     planned = [
         (arm, documents, number)
         for number in range(args.n)
-        for documents in args.documents
         for arm in args.arms.split(",")
+        for documents in (
+            args.documents if arm == "true" else args.shuffled_documents or args.documents
+        )
     ]
     todo = [update for update in planned if update not in seen]
     begun = time.monotonic()
@@ -133,7 +148,12 @@ class Bench:
             if not (folder / "config.json").exists():
                 pretrain_tiny(folder)
         self.base = loading.load(folder, args.threads)
-        self.engine = Engine(self.base)
+        graph = None
+        if runtime.may_fit(folder):
+            found = runtime.choose(self.base, "auto", args.threads)
+            graph = found.passes
+            print(f"measured by {found.why}", flush=True)
+        self.engine = Engine(self.base, graph=graph)
         self.settings = TrainingSettings()
         self.sentences = recipe_of(self.base, self.settings, autocast=False).sentences
         self.limits = gate.Limits(
@@ -183,8 +203,10 @@ class Bench:
         size = trainer.recipe.batch_size
         stream = endless_batches(rows, old, share, size, number, self.weaving)
         try:
-            for step in range(self.args.steps):
-                trainer.step(next(stream), step / self.args.steps)
+            each = self.args.steps_a_document
+            steps = each * n if each else self.args.steps
+            for step in range(steps):
+                trainer.step(next(stream), step / steps)
             folder = self.args.out / "candidate"
             shutil.rmtree(folder, ignore_errors=True)
             trainer.export(folder, "base")

@@ -225,14 +225,54 @@ def test_a_folder_tells_whether_a_closer_look_is_worth_it(
 
 
 def test_as_set_and_by_what_is_faster(base: LoadedBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert runtime.choose(base, "torch", 1) == runtime.RuntimeChoice(None, "torch, as set")
+    assert runtime.choose(base, "torch", 1) == runtime.RuntimeChoice(None, 0, "as set")
     for torch_s, graph_s, taken in ((1.0, 0.2, True), (1.0, 0.9, False)):
-        times = iter([torch_s, graph_s] * 2)
+        times = iter([graph_s, torch_s] * 2)
         monkeypatch.setattr(runtime, "_fastest", lambda work, times=times: next(times))
         found = runtime.choose(base, "auto", 1)
         assert (found.passes is not None) == taken
         assert ("5.0 × as fast" in found.why) if taken else ("only 1.1 ×" in found.why)
         assert runtime.choose(base, "onnx", 1).passes is not None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken"),
+    [({1: 1.0, 2: 0.6, 4: 0.58}, 2), ({1: 1.0, 2: 0.95, 4: 0.94}, 1), ({1: 4, 2: 2, 4: 1}, 4)],
+)
+def test_threads_are_as_few_as_are_about_as_fast(
+    base: LoadedBase, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], taken: int
+) -> None:
+    monkeypatch.setattr(runtime, "threads_for", lambda setting, spare: setting or 4)
+    used: list[int] = []
+    monkeypatch.setattr(runtime, "use_threads", used.append)
+    monkeypatch.setattr(runtime, "_fastest", lambda work: seconds[used[-1]])
+    found = runtime.by_torch(base, 0, "why not")
+    told = f"torch, {taken} thread{'s' * (taken > 1)}: why not"
+    assert found == runtime.RuntimeChoice(None, taken, told)
+    assert used == [1, 2, 4]
+    assert runtime.by_torch(base, 3).threads == 3
+    assert used == [1, 2, 4], "what is set is not measured"
+    large = runtime.SMALL_MODEL
+    assert runtime.thread_counts(0, large) == [2, 4]
+    monkeypatch.setattr(runtime, "threads_for", lambda setting, spare: 1)
+    assert runtime.thread_counts(0, large) == [1]
+
+
+def test_a_choice_that_is_known_is_not_measured_again(
+    base: LoadedBase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = runtime.choose(base, "onnx", 1)
+    where = runtime.measured_on("abc", "onnx", 1)
+    runtime.keep(tmp_path, where, found)
+    kept = runtime.known(tmp_path, where)
+    assert kept is not None
+    assert runtime.known(tmp_path, runtime.measured_on("another base", "onnx", 1)) is None
+    assert (kept.runtime, kept.threads, kept.why) == ("onnx", 1, found.why)
+    assert where != runtime.measured_on("abc", "auto", 1)
+    monkeypatch.setattr(runtime, "_fastest", lambda work: pytest.fail("it is known"))
+    again = runtime.choose(base, "onnx", 1, kept)
+    assert again.passes is not None
+    assert (again.threads, again.why) == (1, found.why)
 
 
 def test_a_graph_that_says_something_else_is_not_taken(
@@ -261,7 +301,7 @@ def test_a_library_that_cannot_run_it_here_leaves_it_to_torch(
     monkeypatch.setattr(GraphPasses, "prompt", broken)
     found = runtime.choose(base, "auto", 1)
     assert (found.passes, found.why) == (
-        None, "torch: onnxruntime cannot run it here (no kernel)",
+        None, "onnxruntime cannot run it here (no kernel)",
     )  # fmt: skip
 
 

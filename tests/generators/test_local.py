@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from autodidact import checkpoints, replying
 from autodidact.checkpoints import CONFIG, MANIFEST, REPORT, WEIGHTS
-from autodidact.engine import Engine, exactness
+from autodidact.engine import Engine, exactness, runtime
 from autodidact.engine.batcher import Batcher
 from autodidact.errors import Busy, ContextExceeded, ModelError, NotReady, UnknownModel
 from autodidact.generators import ServingContext, follower
@@ -61,7 +61,8 @@ class Stand:
     def start(
         self, resolve: Callable[[], bases.Base] | None = None, **settings: Any
     ) -> LocalGenerator:
-        context = ServingContext(self.home, ServerSettings(**settings), "auto", "")
+        chosen = ServerSettings(**{"threads": 1, **settings})
+        context = ServingContext(self.home, chosen, "auto", "")
         made = LocalGenerator(LocalSettings(), context, resolve or (lambda: self.found))
         self.running.append(made)
         made.start()
@@ -292,8 +293,31 @@ def test_a_base_in_blocks_is_computed_by_the_graph(blocks: Stand) -> None:
 @pytest.mark.parametrize("set_to", [{"runtime": "torch"}, {"dtype": "float32"}])
 def test_it_can_be_left_to_torch(blocks: Stand, set_to: dict[str, str]) -> None:
     generator = blocks.ready(**set_to)
-    assert generator.status().runtime == "torch"
+    assert generator.status().runtime == "torch, 1 thread"
     assert reply(generator) == blocks.expected(0)
+
+
+def test_the_choice_is_kept_for_the_next_start_until_something_changes(
+    blocks: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = blocks.ready(runtime="onnx").status().runtime
+    kept = json.loads((blocks.home / "runtime.json").read_text())
+    assert (kept["runtime"], kept["why"]) == ("onnx", first)
+    measured: list[str] = []
+    fastest = runtime._fastest
+
+    def counting(work: Callable[[], object]) -> float:
+        measured.append("again")
+        return fastest(work)
+
+    monkeypatch.setattr(runtime, "_fastest", counting)
+    assert blocks.ready(runtime="onnx").status().runtime == first
+    assert not measured
+    (blocks.home / "runtime.json").write_text("damaged")
+    assert blocks.ready(runtime="onnx").status().runtime.startswith("4-bit weights by onnxruntime")
+    assert measured
+    assert blocks.ready(runtime="torch").status().runtime == "torch, 1 thread"
+    assert json.loads((blocks.home / "runtime.json").read_text())["runtime"] == "torch"
 
 
 def test_without_the_library_torch_goes_on_and_says_so(
@@ -306,12 +330,12 @@ def test_without_the_library_torch_goes_on_and_says_so(
     monkeypatch.setitem(sys.modules, "onnx", None)
     generator = blocks.ready()
     assert reply(generator) == blocks.expected(0)
-    told = "torch: onnx is not installed; pip install -r requirements.txt"
+    told = "torch, 1 thread: onnx is not installed; pip install -r requirements.txt"
     assert generator.status().runtime == told
 
 
 def test_other_bases_are_left_to_torch_and_asking_for_the_graph_is_an_error(stand: Stand) -> None:
-    assert stand.ready().status().runtime == "torch"
+    assert stand.ready().status().runtime == "torch, 1 thread"
     generator = stand.start(runtime="onnx")
     wait_for(lambda: generator.status().state == "failed", 30, "the failure")
     assert generator.status().reason.startswith("server.runtime: onnx is for a base of 4- or 8-bit")

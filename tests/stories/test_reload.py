@@ -1,7 +1,9 @@
 """Guarantee 1: checkpoints are published while clients stream; no request fails, no reply is mixed.
 
 A real server process, real HTTP from a process of its own. Every reply is greedy, so it can be
-compared, to the letter, with what the version named in its header says alone (float32). Short: 20
+compared with what the version named in its header says alone: to the letter in float32. By the
+graph, which rounds activations, a near tie may fall otherwise in company: there each token has to
+be one that the version named, and not the one after it, all but thinks the likeliest. Short: 20
 reloads under 8 streams. `GUARANTEES=full` runs 1,000 under 64, asks that memory is flat, and prints
 what reloads cost as JSON: first-token p99 with and without, reload time, memory.
 """
@@ -20,15 +22,18 @@ from statistics import median
 from typing import Any
 
 import pytest
+import torch
 from tokenizers.decoders import DecodeStream
 
 from autodidact import checkpoints
-from autodidact.engine import Engine
+from autodidact.engine import Engine, Version
 from autodidact.home import prepare_home
 from autodidact.models import bases, loading
+from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import prompt_ids
 from autodidact.types.chat import Message
 from benchmarks.load import figures, servers, shapes
+from tests.blocks import rounded
 from tests.guarantees import full
 from tests.tiny_models import tiny
 
@@ -36,6 +41,8 @@ QUESTIONS = ["Tell me about the harbour.", "Who built it?", "What is the river c
 LENGTH = 24
 RANK, SPREAD = 16, 0.3
 KEPT = 3
+TIE = 0.5
+"""Nats that a token may be behind the likeliest where activations are rounded."""
 FLAT_MIB = 48
 """How much the server may grow over the last nine tenths of 1,000 reloads; that many versions, were
 they all kept, take three times as much."""
@@ -63,11 +70,13 @@ class Reload:
 class Place:
     """A home, its base, and adapters that can be made again from the version's number."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, in_blocks: bool) -> None:
         self.folder = folder
         self.home = folder / "home"
         prepare_home(self.home)
         self.model = tiny(folder / "model", "smollm2")
+        if in_blocks:
+            rounded(loading.load(self.model, 1).model).save_pretrained(self.model)
         self.base = bases.resolve(str(self.model), "", self.home, lambda line: None)
         self.adapters = shapes.Adapters(self.model, RANK, SPREAD)
 
@@ -100,9 +109,13 @@ class Place:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * 3600 if full() else 300)
-def test_publishing_under_load_fails_no_request_and_mixes_no_reply(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    knobs = servers.Knobs(1, "float32", 64, 128, merged=False)
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_publishing_under_load_fails_no_request_and_mixes_no_reply(
+    tmp_path: Path, runtime: str
+) -> None:
+    place = Place(tmp_path, in_blocks=runtime == "onnx")
+    dtype = "auto" if runtime == "onnx" else "float32"
+    knobs = servers.Knobs(1, dtype, 64, 128, merged=False, runtime=runtime)
     with servers.ours(tmp_path, place.model, place.home, knobs, version=0) as server:
         before = None
         if SCALE.undisturbed_s:
@@ -125,6 +138,9 @@ def test_publishing_under_load_fails_no_request_and_mixes_no_reply(tmp_path: Pat
         for reply in result["replies"]
         if reply["text"] != expected[reply["version"], reply["prompt"]]
     ]
+    if runtime == "onnx":
+        print(f"{len(wrong)} of {len(result['replies'])} say it otherwise than alone")
+        wrong = unlikely(place, wrong)
     print(f"\n{len(result['replies'])} replies by {len(answered)} versions, {len(wrong)} mixed")
     assert not wrong
     assert len(answered) > SCALE.publications // 2
@@ -146,10 +162,52 @@ def alone(place: Place, asked: Iterable[tuple[int, int]]) -> dict[tuple[int, int
             version = engine.load(number, place.adapters.config, place.adapters.weights(number))
         for _, question in pairs:
             [ids] = engine.complete(version, [prompts[question]], LENGTH)
-            decoder = DecodeStream(skip_special_tokens=True)
-            pieces = (decoder.step(base.tokenizer._tokenizer, token) for token in ids)
-            said[number, question] = "".join(piece for piece in pieces if piece)
+            said[number, question] = _text(base, ids)
     return said
+
+
+def unlikely(place: Place, replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that the version named could not have said, near ties aside, or another could have."""
+    base = loading.load(place.model, 1)
+    engine = Engine(base)
+    prompts = [prompt_ids(base, [Message("user", question)]) for question in QUESTIONS]
+
+    def says(number: int, reply: dict[str, Any]) -> bool:
+        version = engine.untouched
+        if number:
+            version = engine.load(number, place.adapters.config, place.adapters.weights(number))
+        return could_say(engine, version, prompts[reply["prompt"]], reply["text"])
+
+    return [
+        reply
+        for reply in replies
+        if not says(reply["version"], reply) or says(reply["version"] + 1, reply)
+    ]
+
+
+@torch.inference_mode()
+def could_say(engine: Engine, version: Version, prompt: list[int], text: str) -> bool:
+    """Whether there are tokens of this text of which each is within `TIE` of the likeliest."""
+    base = engine.base
+    begun: list[list[int]] = [[]]
+    while begun:
+        ids = begun.pop()
+        given = torch.tensor([[*prompt, *ids]])
+        shares = engine.forward([version], input_ids=given).logits[0, -1].log_softmax(-1)
+        for token in (shares >= shares.max() - TIE).nonzero()[:, 0].tolist():
+            more = [*ids, token]
+            said = _text(base, more)
+            if (token in base.stop_ids or len(more) == LENGTH) and said == text:
+                return True
+            if token not in base.stop_ids and len(more) < LENGTH and text.startswith(said):
+                begun.append(more)
+    return False
+
+
+def _text(base: LoadedBase, ids: list[int]) -> str:
+    decoder = DecodeStream(skip_special_tokens=True)
+    pieces = (decoder.step(base.tokenizer._tokenizer, token) for token in ids)
+    return "".join(piece for piece in pieces if piece)
 
 
 def growth_mib(reloads: list[Reload]) -> float:

@@ -92,7 +92,8 @@ def _graph(session: Session, base: LoadedBase, threads: int) -> GraphPasses | No
     if session.job.runtime == "torch" or not loading.on_cpu() or not runtime.may_fit(folder):
         return None
     found = runtime.choose(base, "auto", threads)
-    session.emit(LogEvent(f"it is measured by {found.why}"))
+    by = found.why if found.passes is not None else f"torch: {found.why}"
+    session.emit(LogEvent(f"it is measured by {by}"))
     return found.passes
 
 
