@@ -727,7 +727,7 @@ def test_what_is_known_of_base_and_parent_is_taken_over_and_added_to(
 
     monkeypatch.setattr(Examinee, "nll", counting)
     base, before, candidate = of(run(path), "measured")
-    assert measured_blocks == [(0, 4), (0, BLOCKS - 5), (3, BLOCKS)], "4 of them to time it"
+    assert measured_blocks == [(0, 2), (0, BLOCKS - 5), (3, BLOCKS)], "2 of them to time it"
     assert base["general"][:5] == [7.0] * 5
     assert len(base["general"]) == BLOCKS
     held_out = anchoring.read(json.loads((tmp_path / "anchors-known.json").read_text()))
