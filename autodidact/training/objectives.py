@@ -97,14 +97,20 @@ class AnchorDivergence:
         self._random = random.Random(seed)
         self._round: list[Anchor] = []
         self._drawn_so_far = 0
+        self._next_up: tuple[list[tuple[int, ...]], list[range]] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._weight and self._anchors)
 
+    def announce(self, passes: Passes) -> None:
+        """What the next call will ask for is computed beside what another objective asks for before
+        it."""
+        self._next_up = self._wanted()
+        passes.beside(*self._next_up)
+
     def __call__(self, passes: Passes) -> torch.Tensor:
-        drawn = self._drawn()
-        rows = [anchor.ids for anchor in drawn]
-        wanted = [range(anchor.begin - 1, len(anchor.ids) - self._packed) for anchor in drawn]
+        rows, wanted = self._next_up or self._wanted()
+        self._next_up = None
         teacher = passes.teacher(rows, wanted)
         student = passes.logits(rows, wanted)
         divergence = F.kl_div(
@@ -114,6 +120,13 @@ class AnchorDivergence:
             log_target=True,
         ).sum(-1)
         return self._weight * divergence.mean()
+
+    def _wanted(self) -> tuple[list[tuple[int, ...]], list[range]]:
+        """The ids of the next anchors, and after which of them logits are compared."""
+        drawn = self._drawn()
+        ends = [len(anchor.ids) - self._packed for anchor in drawn]
+        wanted = [range(a.begin - 1, end) for a, end in zip(drawn, ends, strict=True)]
+        return [anchor.ids for anchor in drawn], wanted
 
     def _drawn(self) -> list[Anchor]:
         rows: list[Anchor] = []
@@ -142,7 +155,7 @@ class AnchorDivergence:
 
     def restore(self, state: AnchorState | None) -> None:
         """As `state` gave it; None begins anew."""
-        self._round = []
+        self._round, self._next_up = [], None
         if state is None:
             self._random.seed(self._seed)
             self._drawn_so_far = 0

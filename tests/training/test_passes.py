@@ -98,6 +98,40 @@ def test_steps_are_equal_to_those_of_the_plain_way(
         assert torch.allclose(parameter, plain.parameters[name], atol=2e-4), name
 
 
+def test_questions_and_anchors_of_a_step_are_one_row(
+    tiny_base: Callable[[str], LoadedBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is announced is computed beside what is asked for next, once, and is the same."""
+    made = trainer(tiny_base("llama"), packed=True)
+    passes = made.passes
+    assert isinstance(passes, PackedPasses)
+    asked, more = ([list(range(5, 30)), list(range(40, 60))], [list(range(70, 90))])
+    wanted, also = [[3, 7], [19]], [[0, 5, 9]]
+    alone = [passes.logits(asked, wanted), passes.logits(more, also)]
+    rows_at_once: list[int] = []
+    compute = passes._compute_logits
+
+    def counting(rows: Sequence[Sequence[int]], which: Sequence[Sequence[int]]) -> torch.Tensor:
+        rows_at_once.append(len(rows))
+        return compute(rows, which)
+
+    monkeypatch.setattr(passes, "_compute_logits", counting)
+    passes.beside(more, also)
+    together = [passes.logits(asked, wanted), passes.logits(more, also)]
+    for one, other in zip(alone, together, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert rows_at_once == [3]
+    passes.logits(more, also)
+    passes.beside(more, also)
+    passes.logits(more, also)  # nothing came before it
+    assert rows_at_once == [3, 1, 1]
+    rows_at_once.clear()
+    batch = rows(made.base)
+    made.step(batch, 0.5)
+    assert len(rows_at_once) == 1
+    assert rows_at_once[0] > len(batch)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), min_size=1, max_size=5), st.data())
 def test_logits_are_equal_for_any_mix_of_sequences(
