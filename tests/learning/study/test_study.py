@@ -123,7 +123,7 @@ def write_job(folder: Path, model: Path, **more: Any) -> Path:
         "kind": "learn",
         "fresh": False,
         "rise": 0.0,
-        "minutes": 0.5,
+        "minutes": 2.0,
         "spent_s": 0.0,
         "frozen_at": 0.0,
         "base": {"name": "tiny", "path": str(model), "sha256": "", "revision": ""},
