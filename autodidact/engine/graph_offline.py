@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from autodidact.engine.cache import SlotCache
-from autodidact.engine.offline import Tokens, by_prompt
+from autodidact.engine.offline import Tokens, by_prompt, drawn
 from autodidact.engine.prefixes import WORTH, Prefixes
 from autodidact.engine.versions import Version
 
@@ -75,12 +75,6 @@ class GraphOffline:
     ) -> list[list[int]]:
         replies: list[list[int]] = [[] for _ in prompts]
 
-        def drawn(logits: torch.Tensor) -> list[int]:
-            if temperature > 0:
-                shares = (logits / temperature).softmax(-1)
-                return torch.multinomial(shares, 1, generator=generator)[:, 0].tolist()
-            return logits.argmax(-1).tolist()
-
         def goes_on(number: int, token: int) -> bool:
             if token in self._stop_ids:
                 return False
@@ -94,13 +88,15 @@ class GraphOffline:
                 while waiting and len(running.rows) < self._rows:
                     number = waiting.popleft()
                     prompt = prompts[number]
-                    [token] = drawn(self._prompt(version, prompt, [len(prompt) - 1]))
+                    logits = self._prompt(version, prompt, [len(prompt) - 1])
+                    token = int(drawn(logits, temperature, generator))
                     if goes_on(number, token):
                         running.add(_Row(number, len(prompt), token), self._scratch)
                 if running.rows:
                     self._before_pass()
                     rows = list(running.rows)
-                    for row, token in zip(rows, drawn(running.step()), strict=True):
+                    tokens = drawn(running.step(), temperature, generator)
+                    for row, token in zip(rows, tokens.tolist(), strict=True):
                         row.token = token
                         if not goes_on(row.number, token):
                             running.remove(row)

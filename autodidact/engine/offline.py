@@ -126,10 +126,7 @@ class ModuleOffline:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            tokens = logits.float().argmax(-1)
-            if temperature > 0:
-                shares = (logits.float() / temperature).softmax(-1)
-                tokens = torch.multinomial(shares, 1, generator=generator)[:, 0]
+            tokens = drawn(logits, temperature, generator)
             for i, token in enumerate(tokens.tolist()):
                 if token in self._base.stop_ids:
                     running[i] = False
@@ -228,6 +225,14 @@ class ModuleOffline:
             return self._batch_tokens
         vocabulary = int(self._base.model.get_output_embeddings().weight.shape[0])
         return min(self._batch_tokens, LOGIT_BYTES // self._parts // (4 * vocabulary))
+
+
+def drawn(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    """The next token of each row: the likeliest, or with a temperature any by its share."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    shares = (logits.float() / temperature).softmax(-1)
+    return torch.multinomial(shares, 1, generator=generator)[:, 0]
 
 
 def by_prompt(pairs: Sequence[tuple[Tokens, Tokens]]) -> dict[tuple[int, ...], list[int]]:

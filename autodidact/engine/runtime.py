@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +37,7 @@ MOST_APART = 0.1
 """Nats that the graph's distributions may be from the module's, on average over `TRIAL`: several
 times what rounding costs (docs/lab-log.md), far less than a wrong weight does."""
 NEAR = 1.1
+"""So many times the seconds of the fastest number of threads are about as fast."""
 SMALL_MODEL = 30_000_000
 """Parameters below which one thread is mostly fastest: passes are too short to share."""
 LIBRARY = "onnxruntime"
@@ -71,7 +72,7 @@ class KeptRuntime:
     why: str
 
 
-def measured_on(base_sha256: str, wanted: Wanted, threads: int) -> str:
+def measured_on(base_sha256: str, *settings: object) -> str:
     """All that a choice depends on: the base, the machine, the libraries and the settings."""
     capability = torch.backends.cpu.get_cpu_capability()
     try:
@@ -80,7 +81,7 @@ def measured_on(base_sha256: str, wanted: Wanted, threads: int) -> str:
         library = "none"
     return (
         f"{base_sha256[:12]}, {threads_for(0, spare=False)} threads with {capability}, "
-        f"torch {torch.__version__}, {LIBRARY} {library}, set to {wanted} and {threads}"
+        f"torch {torch.__version__}, {LIBRARY} {library}, set to {', '.join(map(str, settings))}"
     )
 
 
@@ -119,7 +120,8 @@ def may_fit(folder: Path) -> bool:
 def choose(
     base: LoadedBase, wanted: Wanted, threads: int, kept: KeptRuntime | None = None
 ) -> RuntimeChoice:
-    """The graph or not: by measurement, unless it was `kept`. `threads` 0 are measured too. Raises
+    """The graph or not: by measurement, unless the graph was `kept`. Why it was torch may be mended
+    by now (a library, memory), so that is found out anew. `threads` 0 are measured too. Raises
     SettingError where `server.runtime` asks for what cannot be had."""
     reason = "as set"
     if wanted != "torch":
@@ -139,16 +141,16 @@ def choose(
 
 def by_torch(base: LoadedBase, threads: int, reason: str = "") -> RuntimeChoice:
     """Torch, and how many threads it is to have."""
-    counts = (
-        thread_counts(threads, base.parameters) if base.device.type == "cpu" else [threads or 1]
-    )
-    times = {}
-    for count in counts if len(counts) > 1 else ():
-        use_threads(count)
-        times[count] = _fastest(lambda: _module(base, [base.start_id]))
-    count = _fewest(times) if times else counts[0]
-    told = f"torch, {count} thread{'s' * (count > 1)}"
-    return RuntimeChoice(None, count, f"{told}: {reason}" if reason else told)
+    told = "torch"
+    if base.device.type == "cpu":
+
+        def seconds(count: int) -> float:
+            use_threads(count)
+            return _fastest(lambda: _module(base, [base.start_id]))
+
+        threads = _fewest(thread_counts(threads, base.parameters), seconds)
+        told += _threads_told(threads)
+    return RuntimeChoice(None, threads or 1, f"{told}: {reason}" if reason else told)
 
 
 def _graph(
@@ -163,15 +165,12 @@ def _graph(
     graph.require_fit(base.model.config, base.context)
     made = graph.build(base.model, base.context)
     try:
-        if kept is not None:
+        if kept is not None and kept.runtime == "onnx":
             return RuntimeChoice(GraphPasses(made, kept.threads), kept.threads, kept.why)
-        times = {}
-        for count in thread_counts(threads, base.parameters):
-            passes = GraphPasses(made, count)
-            times[count] = _fastest(_a_token(base, passes))
-            del passes  # it holds the weights in a form of its own
-        count = _fewest(times)
+        counts = thread_counts(threads, base.parameters)
+        count = _fewest(counts, lambda n: _token_s(base, GraphPasses(made, n)))
         passes = GraphPasses(made, count)
+        token_s = _token_s(base, passes)
         apart = _apart(base, passes)
     except Exception as error:  # native code: it raises what it likes
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -179,17 +178,20 @@ def _graph(
     if not apart <= MOST_APART:
         raise graph.Unfit(f"its replies would be {apart:.2f} nat from the model's")
     use_threads(count)
-    ratio = _fastest(lambda: _module(base, [base.start_id])) / times[count]
+    ratio = _fastest(lambda: _module(base, [base.start_id])) / token_s
     if not as_set and ratio < FASTER:
         raise graph.Unfit(f"{LIBRARY} computes a token only {ratio:.1f} × as fast here")
     passes.rest()
-    told = f"{made.bits}-bit weights by {LIBRARY} {version(LIBRARY)}"
-    told += f", {count} thread{'s' * (count > 1)}"
+    told = f"{made.bits}-bit weights by {LIBRARY} {version(LIBRARY)}{_threads_told(count)}"
     return RuntimeChoice(passes, count, f"{told}: a token {ratio:.1f} × as fast as by torch here")
 
 
-def _a_token(base: LoadedBase, passes: GraphPasses) -> Callable[[], object]:
-    return lambda: passes.prompt(None, SlotCache(), [base.start_id], 0)
+def _token_s(base: LoadedBase, passes: GraphPasses) -> float:
+    return _fastest(lambda: passes.prompt(None, SlotCache(), [base.start_id], 0))
+
+
+def _threads_told(count: int) -> str:
+    return f", {count} thread{'s' * (count > 1)}"
 
 
 def thread_counts(setting: int, parameters: int) -> list[int]:
@@ -203,10 +205,14 @@ def thread_counts(setting: int, parameters: int) -> list[int]:
     return counts
 
 
-def _fewest(times: Mapping[int, float]) -> int:
-    """The fewest threads that are about as fast as the fastest: the others stay free."""
+def _fewest(counts: list[int], seconds: Callable[[int], float]) -> int:
+    """The fewest threads that are about as fast as the fastest: the others stay free. Where there
+    is no choice nothing is measured."""
+    if len(counts) == 1:
+        return counts[0]
+    times = {count: seconds(count) for count in counts}
     best = min(times.values())
-    return min(count for count, seconds in times.items() if seconds <= NEAR * best)
+    return min(count for count, taken in times.items() if taken <= NEAR * best)
 
 
 def _apart(base: LoadedBase, passes: GraphPasses) -> float:

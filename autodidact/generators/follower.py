@@ -191,14 +191,15 @@ class Follower:
         stay in memory."""
         chosen, folder = self._settings, found.path
         wanted = chosen.wanted_runtime
-        where = runtime.measured_on(found.sha256, wanted, chosen.threads)
+        settings = (wanted, chosen.threads, chosen.dtype, chosen.quantisation)
+        where = runtime.measured_on(found.sha256, *settings)
         known = runtime.known(self._home, where)
-        by_graph = known is None or known.runtime == "onnx"
         reason = ""
-        if wanted != "torch" and by_graph and loading.on_cpu() and runtime.may_fit(folder):
+        if wanted != "torch" and loading.on_cpu() and runtime.may_fit(folder):
             base = loading.load(folder, 0, dtype="float32")
             choice = runtime.choose(base, wanted, chosen.threads, known)
             if choice.passes is not None:
+                loading.use_threads(choice.threads)
                 base.model.to("meta")  # type: ignore[arg-type]
                 told = f"{base.parameters / 1e6:.1f}M parameters, context {base.context}"
                 base = replace(base, description=told)
@@ -211,10 +212,8 @@ class Follower:
                 'with server.dtype at "auto", no server.quantisation, and onnxruntime; set "auto"'
             )
         base = loading.load(folder, 0, dtype=chosen.dtype, quantisation=chosen.quantisation)
-        if known is None or known.runtime != "torch":
-            choice = runtime.by_torch(base, chosen.threads, reason)
-        else:
-            choice = RuntimeChoice(None, known.threads, known.why)
+        threads = known.threads if known and known.runtime == "torch" else chosen.threads
+        choice = runtime.by_torch(base, threads, reason)
         loading.use_threads(choice.threads)
         return base, self._keep(choice, where)
 

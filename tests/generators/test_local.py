@@ -323,15 +323,18 @@ def test_the_choice_is_kept_for_the_next_start_until_something_changes(
 def test_without_the_library_torch_goes_on_and_says_so(
     blocks: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An installation from before it was needed."""
-    for name in ("runtime", "graph", "graph_passes"):
-        monkeypatch.delitem(sys.modules, f"autodidact.engine.{name}", raising=False)
-        monkeypatch.delattr(f"autodidact.engine.{name}", raising=False)
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    generator = blocks.ready()
+    """An installation from before it was needed. Once it is there it is found."""
+    monkeypatch.setattr(runtime, "FASTER", 0.0)
+    with monkeypatch.context() as without:
+        for name in ("graph", "graph_passes"):
+            without.delitem(sys.modules, f"autodidact.engine.{name}", raising=False)
+            without.delattr(f"autodidact.engine.{name}", raising=False)
+        without.setitem(sys.modules, "onnx", None)
+        generator = blocks.ready()
     assert reply(generator) == blocks.expected(0)
     told = "torch, 1 thread: onnx is not installed; pip install -r requirements.txt"
     assert generator.status().runtime == told
+    assert blocks.ready().status().runtime.startswith("4-bit weights by onnxruntime")
 
 
 def test_other_bases_are_left_to_torch_and_asking_for_the_graph_is_an_error(stand: Stand) -> None:
