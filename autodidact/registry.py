@@ -2,9 +2,8 @@
 package.
 
 A part is a class that names its settings in a class attribute `settings` and has the methods of its
-kind; its `name` is the name of its table in `autodidact.toml`. Only modules that hold a line
-`settings = …` are imported, so that what a part works with (a client, a parser) loads when the part
-does. One's own part is named by `module:Class`, from anywhere that Python finds.
+kind; its `name` is the name of its table in `autodidact.toml`. Only modules that hold such a class
+are imported, so that what a part works with (a client, a parser) loads when the part does. One's own part is named by `module:Class`, from anywhere that Python finds.
 
 What a `settings` class is, and where it stands in the tree, is the business of `settings`.
 
@@ -13,6 +12,7 @@ May import: errors.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
@@ -24,7 +24,8 @@ from typing import Any
 
 from autodidact.errors import SettingError
 
-_DECLARES = re.compile(r"^[ \t]+settings\b[^=\n]*=", re.M)
+_MENTIONS = re.compile(r"^[ \t]+settings\b[^=\n]*=", re.M)
+"""A line that may be the attribute; a variable of a function looks the same."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,21 @@ def _named(path: str) -> Any:
 def _declares(module: str) -> bool:
     spec = importlib.util.find_spec(module)
     reader = getattr(spec.loader, "get_source", None) if spec else None
-    return reader is not None and bool(_DECLARES.search(reader(module) or ""))
+    source = (reader(module) or "") if reader else ""
+    if not _MENTIONS.search(source):
+        return False
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return any(_names_settings(statement) for node in classes for statement in node.body)
+
+
+def _names_settings(statement: ast.stmt) -> bool:
+    """Whether it gives a class the attribute `settings`."""
+    match statement:
+        case ast.Assign(targets=targets):
+            return any(isinstance(each, ast.Name) and each.id == "settings" for each in targets)
+        case ast.AnnAssign(target=ast.Name(id="settings"), value=value):
+            return value is not None
+    return False
 
 
 def _lacks(kind: Kind, part: Any) -> str:

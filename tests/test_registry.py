@@ -48,8 +48,19 @@ def test_ours_are_found() -> None:
     assert list(registry.found(registry.GENERATORS)) == ["local"]
 
 
-def test_a_file_without_settings_is_not_imported(folder: Path) -> None:
-    (folder / "temporary_one.py").write_text("1 / 0")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "def work() -> None:\n    settings = 1\n",
+        "class Work:\n    def work(self) -> None:\n        settings: int = 1\n",
+        "class Work:\n    settings: int\n",
+    ],
+)
+def test_a_file_without_a_class_that_names_its_settings_is_not_imported(
+    folder: Path, source: str
+) -> None:
+    (folder / "temporary_one.py").write_text(f"1 / 0\n{source}")
     assert list(registry.found(registry.SOURCES)) == ["wikipedia"]
 
 
