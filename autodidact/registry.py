@@ -3,7 +3,8 @@ package.
 
 A part is a class that names its settings in a class attribute `settings` and has the methods of its
 kind; its `name` is the name of its table in `autodidact.toml`. Only modules that hold such a class
-are imported, so that what a part works with (a client, a parser) loads when the part does. One's own part is named by `module:Class`, from anywhere that Python finds.
+are imported, so that what a part works with (a client, a parser) loads when the part does. One's
+own part is named by `module:Class`, from anywhere that Python finds.
 
 What a `settings` class is, and where it stands in the tree, is the business of `settings`.
 
