@@ -135,12 +135,12 @@ class PackedPasses:
     ) -> None:
         self._device = base.device
         self._opening = tuple(opening_ids(base))
-        self._adapters = model
         tree = cast(PreTrainedModel, model.get_base_model())
         blocks = _trunk(base.model).layers
         count = len(blocks)
         self._below = _part(base.model, slice(first_block), normed=False)
         self._above = _part(tree, slice(first_block, count), normed=True)
+        self._untouched = _part(base.model, slice(first_block, count), normed=True)
         self._head = _part(base.model, slice(count, count), normed=False)
         self._hidden = _Kept(KEPT_BYTES // parts)
         self._last = _Kept(KEPT_BYTES // 4 // parts)
@@ -156,10 +156,11 @@ class PackedPasses:
         if announced is None or announced[0] == key:
             return self._compute_logits(rows, wanted)
         other, more, also = announced
-        both = self._compute_logits([*rows, *more], [*wanted, *also])
-        count = sum(map(len, wanted))
-        self._ahead = other, both[count:]
-        return both[:count]
+        counts = [sum(map(len, positions)) for positions in (wanted, also)]
+        # Not as slices: each would make gradients of all the logits, a hundred megabytes a step.
+        mine, later = self._compute_logits([*rows, *more], [*wanted, *also]).split(counts)
+        self._ahead = other, later
+        return mine
 
     def beside(self, rows: Sequence[Ids], wanted: Wanted) -> None:
         """A row of more tokens is computed faster a token."""
@@ -177,8 +178,7 @@ class PackedPasses:
         last = self._last.get(key)
         if last is None:
             layout = _Layout(self._opening, rows)
-            with self._adapters.disable_adapter():
-                states = _trunk(self._above)(**self._inputs(layout, rows)).last_hidden_state
+            states = _trunk(self._untouched)(**self._inputs(layout, rows)).last_hidden_state
             last = states[:, layout.places(wanted)].clone()
             self._last.put(key, last)
         return cast(torch.Tensor, self._head(inputs_embeds=last, use_cache=False).logits[0])
