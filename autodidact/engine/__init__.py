@@ -12,6 +12,7 @@ sampling    the next token of each row, by its own parameters and its own random
 tickets     `Ticket`: what a request holds while it waits and runs
 slots       `Slots`: the requests that the model is at, and its passes over them
 graph       a base whose weights stay in four or eight bits, as an ONNX graph
+graph_files   it in files, so that it is made once
 graph_passes  the passes of the slots through it
 runtime     whether they go through it, or through torch's modules
 batcher     `Batcher`: requests join and leave a running batch at token boundaries

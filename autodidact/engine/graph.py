@@ -24,8 +24,9 @@ Inputs and outputs of the graph, for n rows of t tokens together:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,20 +62,36 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Graph:
-    """`plain` and `mixed`: the serialised graphs, without weights; both take `weights` by name.
-    `embedding` gives the rows of tokens, (tokens, width)."""
+class Sizes:
+    """Of hidden states (`width`) and logits (`vocabulary`); how many `blocks` there are, heads of
+    keys, numbers in a head; and the `bits` of most weights."""
 
-    plain: bytes
-    mixed: bytes
-    weights: dict[str, NDArray[Any]]
-    linears: tuple[Linear, ...]
-    embedding: Callable[[NDArray[np.int64]], Floats]
     width: int
+    vocabulary: int
     blocks: int
     heads: int
     dim: int
     bits: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """`plain` and `mixed`: the serialised graphs, without weights; both take `weights` by name.
+    Where the weights lie in a file (`graph_files`), they are the files that know it. `table` is the
+    embedding: a row a token, as floats or coded."""
+
+    plain: bytes | Path
+    mixed: bytes | Path
+    weights: dict[str, NDArray[Any]]
+    linears: tuple[Linear, ...]
+    table: Coded | Floats
+    sizes: Sizes
+
+    def embedding(self, tokens: NDArray[np.int64]) -> Floats:
+        """(tokens, width)."""
+        found: Floats
+        found = self.table.floats(tokens) if isinstance(self.table, Coded) else self.table[tokens]
+        return found
 
 
 def build(model: Any, context: int, *, accuracy: int = 4) -> Graph:
@@ -177,18 +194,13 @@ class _Builder:
         )
         tied = self.model.lm_head.weight is decoder.embed_tokens.weight
         table = head if tied else coded(_numpy(decoder.embed_tokens.weight))
-        rows = _numpy(decoder.embed_tokens.weight)
         return Graph(
             self._serialised(mixed=False),
             self._serialised(mixed=True),
             self.weights,
             tuple(self.linears),
-            table.floats if table is not None else rows.copy().__getitem__,
-            width,
-            len(decoder.layers),
-            groups,
-            dim,
-            self.bits,
+            _numpy(decoder.embed_tokens.weight).copy() if table is None else table,
+            Sizes(width, head.rows, len(decoder.layers), groups, dim, self.bits),
         )
 
     def _serialised(self, *, mixed: bool) -> bytes:
@@ -329,13 +341,21 @@ class _Builder:
         return names
 
 
+@functools.cache
+def adding_up(inputs: int, count: int) -> Floats:
+    """(inputs, count) which adds up blocks of 32 inputs; `count` is the number of blocks, or 0
+    where there is nothing to add up. Nobody may write into it."""
+    blocks = np.eye(inputs // BLOCK, count, dtype=np.float32)
+    return np.repeat(blocks, BLOCK, axis=0)
+
+
 def _sums(weight: Coded) -> tuple[Floats, Floats]:
-    """(inputs, r) which adds up blocks of 32 inputs, and (r, outputs) of the offsets that these are
-    multiplied with; r is 0 where there are none."""
+    """What adds up blocks of 32 inputs, and (r, outputs) of the offsets that these are multiplied
+    with; r is 0 where there are none."""
     if weight.offset is None:
-        return np.zeros((weight.columns, 0), np.float32), np.zeros((0, weight.rows), np.float32)
-    blocks = np.eye(weight.columns // BLOCK, dtype=np.float32)
-    return np.repeat(blocks, BLOCK, axis=0), np.ascontiguousarray(weight.offset.T)
+        return adding_up(weight.columns, 0), np.zeros((0, weight.rows), np.float32)
+    blocks = weight.columns // BLOCK
+    return adding_up(weight.columns, blocks), np.ascontiguousarray(weight.offset.T)
 
 
 def _elsewhere(name: str, values: NDArray[Any]) -> Any:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ class GraphPasses:
         self, adapters: Sequence[Adapter | None], cache: SlotCache, count: int, keep: list[int]
     ) -> _Bound:
         graph, rows = self._graph, len(adapters)
-        keys, values = cache.shaped(graph.blocks, graph.heads, graph.dim)
+        sizes = graph.sizes
+        keys, values = cache.shaped(sizes.blocks, sizes.heads, sizes.dim)
         memory = tuple(t.data_ptr() for t in (keys[0], values[0]))
         key = (tuple(map(id, adapters)), memory, keys[0].shape, count, tuple(keep))
         if self._bound is not None and self._bound.key == key:
@@ -117,7 +119,7 @@ class GraphPasses:
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
             return array
 
-        hidden = give("hidden", np.zeros((count, graph.width), np.float32))
+        hidden = give("hidden", np.zeros((count, sizes.width), np.float32))
         give("shape", np.array([rows, count // rows, -1], np.int64))
         last = give("last", np.zeros(rows, np.int32))
         total = give("total", np.zeros((), np.int32))
@@ -137,8 +139,7 @@ class GraphPasses:
                 kept.append(tensor)
                 binding.bind_input(f"{side}.{number}", "cpu", 0, np.float32, shape, where)
                 binding.bind_output(f"new_{side}.{number}", "cpu", 0, np.float32, shape, where)
-        head = graph.weights["lm_head.codes"].shape[0]
-        logits = np.zeros((len(keep), head), np.float32)
+        logits = np.zeros((len(keep), sizes.vocabulary), np.float32)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self._bound = _Bound(key, binding, hidden, last, total, logits, kept)
         return self._bound
@@ -161,23 +162,44 @@ class GraphPasses:
 
     def _mixed(self) -> Any:
         """Made when a batch holds several versions: some tenths of a second, and the memory of the
-        weights again."""
+        weights again, unless they lie in a file."""
         if self._several is None:
             self._several = self._session(self._graph.mixed)
         return self._several
 
-    def _session(self, serialised: bytes) -> Any:
-        import onnxruntime
+    def _session(self, of: bytes | Path) -> Any:
+        return session(of, self._graph.weights, self._threads)
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
-        # Threads wait for each other awake within a pass, and asleep between two.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        names, values = list(self._graph.weights), list(self._graph.weights.values())
-        given = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in values]
-        options.add_external_initializers(names, given)
-        return onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+
+def session(
+    of: bytes | Path,
+    weights: Mapping[str, NDArray[Any]],
+    threads: int,
+    written: Path | None = None,
+) -> Any:
+    """An `onnxruntime.InferenceSession` of a graph whose `weights` are in memory, or known to its
+    file. With `written` the graph is written there, and its weights, as the kernels of this machine
+    have them and as they were, beside it into a file that its name is the beginning of."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Threads wait for each other awake within a pass, and asleep between two.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    given = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    options.add_external_initializers(list(weights), given)
+    if written is not None:
+        options.optimized_model_filepath = str(written)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        optimised = "session.optimized_model_external_initializers"
+        options.add_session_config_entry(f"{optimised}_file_name", f"{written.stem}.weights")
+        options.add_session_config_entry(f"{optimised}_min_size_in_bytes", "0")
+        options.add_session_config_entry(
+            "session.save_external_prepacked_constant_initializers", "1"
+        )
+    where = str(of) if isinstance(of, Path) else of
+    return onnxruntime.InferenceSession(where, options, providers=["CPUExecutionProvider"])
 
 
 def _pair(linear: Linear, adapter: Adapter) -> _Pair:

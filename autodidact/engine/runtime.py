@@ -12,10 +12,13 @@ measurement.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,8 +33,10 @@ from autodidact.models.loading import LoadedBase, threads_for, use_threads
 from autodidact.types import wire
 
 if TYPE_CHECKING:
+    from autodidact.engine.graph import Graph
     from autodidact.engine.graph_passes import GraphPasses
 
+log = logging.getLogger(__name__)
 Wanted = Literal["auto", "torch", "onnx"]
 MOST_APART = 0.1
 """Nats that the graph's distributions may be from the module's, on average over `TRIAL`: several
@@ -75,13 +80,10 @@ class KeptRuntime:
 def measured_on(base_sha256: str, *settings: object) -> str:
     """All that a choice depends on: the base, the machine, the libraries and the settings."""
     capability = torch.backends.cpu.get_cpu_capability()
-    try:
-        library = version(LIBRARY)
-    except PackageNotFoundError:
-        library = "none"
     return (
         f"{base_sha256[:12]}, {threads_for(0, spare=False)} threads with {capability}, "
-        f"torch {torch.__version__}, {LIBRARY} {library}, set to {', '.join(map(str, settings))}"
+        f"torch {torch.__version__}, {LIBRARY} {_library()}, "
+        f"set to {', '.join(map(str, settings))}"
     )
 
 
@@ -117,12 +119,41 @@ def may_fit(folder: Path) -> bool:
     return False
 
 
+def graph_folder(folder: Path, base_sha256: str) -> Path:
+    """Where in `folder` the graph of a base is kept, for this machine and this library: its weights
+    are in the order that the kernels of this processor read them in."""
+    where = (base_sha256, _library(), platform.machine(), _processor())
+    return folder / hashlib.sha256("\n".join(where).encode()).hexdigest()[:16]
+
+
+def _library() -> str:
+    try:
+        return version(LIBRARY)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _processor() -> str:
+    """What it is called and can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return platform.processor()
+    told = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(told)))
+
+
 def choose(
-    base: LoadedBase, wanted: Wanted, threads: int, kept: KeptRuntime | None = None
+    base: LoadedBase,
+    wanted: Wanted,
+    threads: int,
+    kept: KeptRuntime | None = None,
+    files: Path | None = None,
 ) -> RuntimeChoice:
     """The graph or not: by measurement, unless the graph was `kept`. Why it was torch may be mended
-    by now (a library, memory), so that is found out anew. `threads` 0 are measured too. Raises
-    SettingError where `server.runtime` asks for what cannot be had."""
+    by now (a library, memory), so that is found out anew. `threads` 0 are measured too. A graph
+    that is taken is kept in the folder `files`, and taken from there. Raises SettingError where
+    `server.runtime` asks for what cannot be had."""
     reason = "as set"
     if wanted != "torch":
         try:
@@ -131,7 +162,7 @@ def choose(
             reason = f"{error.name} is not installed; pip install -r requirements.txt"
         else:
             try:
-                return _graph(base, threads, kept, as_set=wanted == "onnx")
+                return _graph(base, threads, kept, files, as_set=wanted == "onnx")
             except graph.Unfit as unfit:
                 reason = str(unfit)
         if wanted == "onnx":
@@ -154,16 +185,39 @@ def by_torch(base: LoadedBase, threads: int, reason: str = "") -> RuntimeChoice:
 
 
 def _graph(
-    base: LoadedBase, threads: int, kept: KeptRuntime | None, *, as_set: bool
+    base: LoadedBase,
+    threads: int,
+    kept: KeptRuntime | None,
+    files: Path | None,
+    *,
+    as_set: bool,
+) -> RuntimeChoice:
+    """Raises Unfit."""
+    from autodidact.engine import graph, graph_files
+
+    if base.device.type != "cpu" or base.model.dtype != torch.float32:
+        raise graph.Unfit("the graph is for float32 on a CPU")
+    graph.require_fit(base.model.config, base.context)
+    filed = None if files is None else graph_files.kept(files, base.context)
+    made = filed or graph.build(base.model, base.context)
+    try:
+        choice = _measured(base, made, threads, kept, as_set=as_set)
+    except graph.Unfit:
+        if files is not None:  # perhaps it is the files
+            graph_files.drop(files)
+        raise
+    if files is None or filed is not None:
+        return choice
+    return _from_files(base, made, choice, files)
+
+
+def _measured(
+    base: LoadedBase, made: Graph, threads: int, kept: KeptRuntime | None, *, as_set: bool
 ) -> RuntimeChoice:
     """Raises Unfit."""
     from autodidact.engine import graph
     from autodidact.engine.graph_passes import GraphPasses
 
-    if base.device.type != "cpu" or base.model.dtype != torch.float32:
-        raise graph.Unfit("the graph is for float32 on a CPU")
-    graph.require_fit(base.model.config, base.context)
-    made = graph.build(base.model, base.context)
     try:
         if kept is not None and kept.runtime == "onnx":
             return RuntimeChoice(GraphPasses(made, kept.threads), kept.threads, kept.why)
@@ -173,8 +227,7 @@ def _graph(
         token_s = _token_s(base, passes)
         apart = _apart(base, passes)
     except Exception as error:  # native code: it raises what it likes
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise graph.Unfit(f"{LIBRARY} cannot run it here ({line})") from error
+        raise graph.Unfit(f"{LIBRARY} cannot run it here ({_line(error)})") from error
     if not apart <= MOST_APART:
         raise graph.Unfit(f"its replies would be {apart:.2f} nat from the model's")
     use_threads(count)
@@ -182,12 +235,39 @@ def _graph(
     if not as_set and ratio < FASTER:
         raise graph.Unfit(f"{LIBRARY} computes a token only {ratio:.1f} × as fast here")
     passes.rest()
-    told = f"{made.bits}-bit weights by {LIBRARY} {version(LIBRARY)}{_threads_told(count)}"
+    told = f"{made.sizes.bits}-bit weights by {LIBRARY} {version(LIBRARY)}{_threads_told(count)}"
     return RuntimeChoice(passes, count, f"{told}: a token {ratio:.1f} × as fast as by torch here")
 
 
+def _from_files(base: LoadedBase, made: Graph, choice: RuntimeChoice, files: Path) -> RuntimeChoice:
+    """The same through the files, where they can be written and say the same."""
+    from autodidact.engine import graph_files
+    from autodidact.engine.graph_passes import GraphPasses
+
+    try:
+        found = GraphPasses(graph_files.keep(made, files, base.context), choice.threads)
+        firsts = [_first(base, passes) for passes in (found, choice.passes) if passes is not None]
+        if torch.equal(firsts[0], firsts[-1]):
+            found.rest()
+            return replace(choice, passes=found)
+        reason = "what was written says something else"
+    except Exception as error:  # a full disk; native code
+        reason = _line(error)
+    graph_files.drop(files)
+    log.warning("the graph cannot be kept (%s), so it is made anew at each start", reason)
+    return choice
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _first(base: LoadedBase, passes: GraphPasses) -> torch.Tensor:
+    return passes.prompt(None, SlotCache(), [base.start_id], 0)
+
+
 def _token_s(base: LoadedBase, passes: GraphPasses) -> float:
-    return _fastest(lambda: passes.prompt(None, SlotCache(), [base.start_id], 0))
+    return _fastest(lambda: _first(base, passes))
 
 
 def _threads_told(count: int) -> str:

@@ -31,7 +31,7 @@ from autodidact.errors import (
 from autodidact.generators.shelf import Shelf
 from autodidact.generators.text import TextStream
 from autodidact.models import loading, quantisation
-from autodidact.models.bases import Base
+from autodidact.models.bases import GRAPHS, Base
 from autodidact.models.loading import LoadedBase
 from autodidact.models.prompts import prompt_ids
 from autodidact.replying import Replying
@@ -197,10 +197,12 @@ class Follower:
         reason = ""
         if wanted != "torch" and loading.on_cpu() and runtime.may_fit(folder):
             base = loading.load(folder, 0, dtype="float32")
-            choice = runtime.choose(base, wanted, chosen.threads, known)
+            files = runtime.graph_folder(self._home / GRAPHS, found.sha256)
+            choice = runtime.choose(base, wanted, chosen.threads, known, files)
             if choice.passes is not None:
                 loading.use_threads(choice.threads)
                 base.model.to("meta")  # type: ignore[arg-type]
+                loading.return_memory()
                 told = f"{base.parameters / 1e6:.1f}M parameters, context {base.context}"
                 base = replace(base, description=told)
                 return base, self._keep(choice, where)

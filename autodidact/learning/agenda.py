@@ -121,6 +121,7 @@ class Agenda:
             anchors=str(self.home / "anchors.json"),
             threads=training.threads,
             runtime=self.settings.server.wanted_runtime,
+            graphs=str(self.home / bases.GRAPHS),
         )
 
     def kind(self) -> Kind | None:

@@ -58,6 +58,8 @@ _AskGpu = Callable[[], tuple[float | None, str]]
 
 _WAITING = "waiting for another process that is fetching the base model"
 STARTER = PROJECT / "models" / "starter"
+GRAPHS = "graphs"
+"""The folder of the home in which graphs of the base are kept (`engine.graph_files`)."""
 SMALL, MEDIUM, LARGE = (f"HuggingFaceTB/SmolLM2-{n}-Instruct" for n in ("135M", "360M", "1.7B"))
 
 

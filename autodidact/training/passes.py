@@ -157,8 +157,9 @@ class PackedPasses:
             return self._compute_logits(rows, wanted)
         other, more, also = announced
         counts = [sum(map(len, positions)) for positions in (wanted, also)]
-        # Not as slices: each would make gradients of all the logits, a hundred megabytes a step.
-        mine, later = self._compute_logits([*rows, *more], [*wanted, *also]).split(counts)
+        # Not as slices: going back, each of them would make a gradient of all the logits.
+        both = self._compute_logits([*rows, *more], [*wanted, *also])
+        mine, later = torch.split(both, counts)
         self._ahead = other, later
         return mine
 

@@ -284,7 +284,8 @@ class Job:
     how many probes of a split are asked; `known` is by arm ("base", "parent"); `rise` is what the
     parent has drifted. `training` are the settings of that name; `anchors` a file that may not be
     there yet. `steps` fixes what time sets otherwise. What is computed at once was halved
-    `halvings` times, for want of memory. `runtime` is what the server is set to."""
+    `halvings` times, for want of memory. `runtime` is what the server is set to, `graphs` the
+    folder in which it keeps its graphs, if it does."""
 
     cycle: int
     kind: Kind
@@ -310,6 +311,7 @@ class Job:
     steps: int | None = None
     halvings: int = 0
     runtime: Literal["auto", "torch", "onnx"] = "torch"
+    graphs: str = ""
 
     @property
     def first(self) -> bool:

@@ -91,9 +91,12 @@ def _graph(session: Session, base: LoadedBase, threads: int) -> GraphPasses | No
     folder = Path(session.job.base.path)
     if session.job.runtime == "torch" or not loading.on_cpu() or not runtime.may_fit(folder):
         return None
-    found = runtime.choose(base, "auto", threads)
+    job = session.job
+    files = runtime.graph_folder(Path(job.graphs), job.base.sha256) if job.graphs else None
+    found = runtime.choose(base, "auto", threads, files=files)
     by = found.why if found.passes is not None else f"torch: {found.why}"
     session.emit(LogEvent(f"it is measured by {by}"))
+    loading.return_memory()
     return found.passes
 
 

@@ -1,0 +1,164 @@
+"""A graph in files, so that it is made once, and its weights are in memory once.
+
+Making a graph takes seconds, and its weights twice the memory: as they are, and in the order in
+which the kernels of a machine read them. ONNX Runtime writes both into one file and maps it
+(onnxruntime pull requests 22256 and 23069). So a later start takes some tenths of a second,
+server and study share the pages, and the graph of several versions needs no more of them.
+
+A folder holds `plain.onnx` and `mixed.onnx`, which both refer to `plain.weights`, the embedding,
+the offsets, and `graph.json`, which tells the sizes of all. It is whole or not there; what does not
+have its size any more counts as not there. It holds for one base, machine and version of
+ONNX Runtime: whoever names the folder sees to that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from autodidact.engine.graph import Graph, Linear, Sizes, adding_up
+from autodidact.engine.graph_passes import session
+from autodidact.errors import Misfit
+from autodidact.models.blocks import Coded
+from autodidact.types import wire
+
+TOLD, OFFSETS = "graph.json", "offsets.safetensors"
+PLAIN, MIXED = "plain.onnx", "mixed.onnx"
+FORMAT = 1
+"""Of what stands in such a folder, and of the graph itself: with a change of either it grows."""
+_NOTHING = 128
+"""Bytes of a file of no numbers (numpy.lib.format)."""
+_PARTS = ("codes", "scale", "offset")
+"""Of a coded embedding."""
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """A `Linear` without its numbers; `summed`, so many blocks of inputs have offsets."""
+
+    name: str
+    layers: tuple[str, ...]
+    outputs: tuple[int, ...]
+    inputs: int
+    summed: int
+
+
+@dataclass(frozen=True)
+class _Told:
+    format: int
+    context: int
+    sizes: Sizes
+    linears: tuple[_Layers, ...]
+    table_bits: int
+    """0 where the embedding is in floats."""
+    file_bytes: dict[str, int]
+    """Of every other file."""
+
+
+def kept(folder: Path, context: int) -> Graph | None:
+    """What `keep` left there; None without a whole one for a context of so many tokens."""
+    try:
+        told = wire.from_json(_Told, (folder / TOLD).read_bytes(), TOLD)
+        expected = (FORMAT, context, told.file_bytes)
+        if (told.format, told.context, _sizes(folder)) != expected:
+            return None
+        table: Any
+        if told.table_bits:
+            codes, scale, offset = (_mapped(folder / f"{part}.npy") for part in _PARTS)
+            table = Coded(told.table_bits, codes, scale, offset if offset.size else None)
+        else:
+            table = _mapped(folder / "rows.npy")
+        offsets = load_file(folder / OFFSETS)
+        linears = tuple(
+            Linear(
+                one.name, one.layers, one.outputs, one.inputs,
+                adding_up(one.inputs, one.summed), offsets[one.name],
+            )
+            for one in told.linears
+        )  # fmt: skip
+    except (OSError, Misfit, ValueError, KeyError, SafetensorError):
+        return None
+    return Graph(folder / PLAIN, folder / MIXED, {}, linears, table, told.sizes)
+
+
+def keep(graph: Graph, folder: Path, context: int) -> Graph:
+    """Write a graph that is in memory; the same from files. Others beside it, of other machines or
+    versions, go. Raises OSError, and whatever ONNX Runtime raises."""
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        _write(graph, fresh, context)
+        if kept(folder, context) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    found = kept(folder, context)
+    if found is None:
+        raise OSError(f"{folder}: what was just written cannot be read")
+    for other in folder.parent.iterdir():
+        if other != folder and not other.name.startswith("."):
+            shutil.rmtree(other, ignore_errors=True)
+    return found
+
+
+def drop(folder: Path) -> None:
+    """Whoever has it goes on with it; the next one makes it anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(graph: Graph, folder: Path, context: int) -> None:
+    written = folder / PLAIN
+    session(graph.plain, graph.weights, 1, written)
+    told_of = onnx.load(written, load_external_data=False).graph.initializer
+    where = {one.name: one for one in told_of}
+    for name, serialised in ((PLAIN, graph.plain), (MIXED, graph.mixed)):
+        assert isinstance(serialised, bytes)
+        model = onnx.load_model_from_string(serialised)
+        for one in model.graph.initializer:
+            if one.name in graph.weights:
+                one.CopyFrom(where[one.name])
+        (folder / name).write_bytes(model.SerializeToString())
+    if isinstance(graph.table, Coded):
+        for part in _PARTS:
+            values = getattr(graph.table, part)
+            np.save(folder / f"{part}.npy", np.zeros(0, np.float32) if values is None else values)
+    else:
+        np.save(folder / "rows.npy", graph.table)
+    save_file({one.name: one.offsets for one in graph.linears}, folder / OFFSETS)
+    linears = tuple(
+        _Layers(one.name, one.layers, one.outputs, one.inputs, len(one.offsets))
+        for one in graph.linears
+    )
+    bits = graph.table.bits if isinstance(graph.table, Coded) else 0
+    told = _Told(FORMAT, context, graph.sizes, linears, bits, {})
+    for path in folder.iterdir():
+        _synchronise(path)  # else a power cut could leave a file of its size, and nothing in it
+    (folder / TOLD).write_text(wire.to_json(replace(told, file_bytes=_sizes(folder))), "utf-8")
+    _synchronise(folder / TOLD)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name != TOLD}
+
+
+def _mapped(path: Path) -> Any:
+    """Nothing cannot be mapped."""
+    return np.load(path, mmap_mode="r" if path.stat().st_size > _NOTHING else None)
+
+
+def _synchronise(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
