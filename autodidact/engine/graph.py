@@ -39,6 +39,9 @@ from autodidact.models.blocks import BLOCK, Coded, Floats, coded, joined
 from autodidact.models.rounding import FAMILIES
 
 OPSET, FORMAT = 21, 10
+BEYOND = 512
+"""Positions after the context: a request ends there, but what is measured offline is not bounded by
+it (`offline`), and a module goes on, too."""
 MICROSOFT = "com.microsoft"
 
 
@@ -151,7 +154,7 @@ class _Builder:
         for name, kind, shape in given:
             self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         with torch.inference_mode():
-            positions = torch.arange(self.context)[None]
+            positions = torch.arange(self.context + BEYOND)[None]
             cos, sin = decoder.rotary_emb(torch.zeros(1, 1, width), positions)
         half = dim // 2
         self._weight("cos", cos[0, :, :half].float().numpy())

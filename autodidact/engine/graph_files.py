@@ -6,15 +6,18 @@ which the kernels of a machine read them. ONNX Runtime writes both into one file
 server and study share the pages, and the graph of several versions needs no more of them.
 
 A folder holds `plain.onnx` and `mixed.onnx`, which both refer to `plain.weights`, the embedding,
-the offsets, and `graph.json`, which tells the sizes of all. It is whole or not there; what does not
-have its size any more counts as not there. It holds for one base, machine and version of
+the offsets, and `graph.json`, which tells the size and time of all. It is whole or not there; what
+was changed since it was written counts as not there. It holds for one base, machine and version of
 ONNX Runtime: whoever names the folder sees to that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ TOLD, OFFSETS = "graph.json", "offsets.safetensors"
 PLAIN, MIXED = "plain.onnx", "mixed.onnx"
 FORMAT = 1
 """Of what stands in such a folder, and of the graph itself: with a change of either it grows."""
+_WRITTEN_WITHIN_S = 600.0
 _NOTHING = 128
 """Bytes of a file of no numbers (numpy.lib.format)."""
 _PARTS = ("codes", "scale", "offset")
@@ -59,16 +63,16 @@ class _Told:
     linears: tuple[_Layers, ...]
     table_bits: int
     """0 where the embedding is in floats."""
-    file_bytes: dict[str, int]
-    """Of every other file."""
+    files: dict[str, tuple[int, int]]
+    """Size and time of every other file, in nanoseconds."""
 
 
 def kept(folder: Path, context: int) -> Graph | None:
     """What `keep` left there; None without a whole one for a context of so many tokens."""
     try:
         told = wire.from_json(_Told, (folder / TOLD).read_bytes(), TOLD)
-        expected = (FORMAT, context, told.file_bytes)
-        if (told.format, told.context, _sizes(folder)) != expected:
+        expected = (FORMAT, context, told.files)
+        if (told.format, told.context, _states(folder)) != expected:
             return None
         table: Any
         if told.table_bits:
@@ -90,30 +94,37 @@ def kept(folder: Path, context: int) -> Graph | None:
 
 
 def keep(graph: Graph, folder: Path, context: int) -> Graph:
-    """Write a graph that is in memory; the same from files. Others beside it, of other machines or
-    versions, go. Raises OSError, and whatever ONNX Runtime raises."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    """Write a graph that is in memory; the same from files. Those beside it, of other machines or
+    versions, go first: whoever has one open goes on with it. Raises OSError, and whatever
+    ONNX Runtime raises."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.iterdir():
+        if other != folder and not _is_being_written(other):
+            shutil.rmtree(other, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
+        fresh = work / "fresh"
+        fresh.mkdir()
         _write(graph, fresh, context)
-        if kept(folder, context) is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        found = kept(folder, context)  # another process may have been faster
+        if found is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, work / "old")
             os.rename(fresh, folder)
+            found = kept(folder, context)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    found = kept(folder, context)
+        shutil.rmtree(work, ignore_errors=True)
     if found is None:
         raise OSError(f"{folder}: what was just written cannot be read")
-    for other in folder.parent.iterdir():
-        if other != folder and not other.name.startswith("."):
-            shutil.rmtree(other, ignore_errors=True)
     return found
 
 
-def drop(folder: Path) -> None:
-    """Whoever has it goes on with it; the next one makes it anew."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _is_being_written(path: Path) -> bool:
+    """Unless its writer was killed."""
+    try:
+        return path.name.startswith(".") and time.time() - path.stat().st_mtime < _WRITTEN_WITHIN_S
+    except OSError:
+        return True
 
 
 def _write(graph: Graph, folder: Path, context: int) -> None:
@@ -143,12 +154,13 @@ def _write(graph: Graph, folder: Path, context: int) -> None:
     told = _Told(FORMAT, context, graph.sizes, linears, bits, {})
     for path in folder.iterdir():
         _synchronise(path)  # else a power cut could leave a file of its size, and nothing in it
-    (folder / TOLD).write_text(wire.to_json(replace(told, file_bytes=_sizes(folder))), "utf-8")
+    (folder / TOLD).write_text(wire.to_json(replace(told, files=_states(folder))), "utf-8")
     _synchronise(folder / TOLD)
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.name != TOLD}
+def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    files = [entry for entry in os.scandir(folder) if entry.name != TOLD]
+    return {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
 def _mapped(path: Path) -> Any:

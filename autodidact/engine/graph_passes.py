@@ -42,13 +42,17 @@ class _Bound:
 
 
 class GraphPasses:
-    """Passes over one base, one at a time, from any thread. `threads`: of one pass."""
+    """Passes over one base, one at a time, from any thread. `threads`: of one pass.
+
+    Files are opened at once and stay open: whatever becomes of their folder, these passes go on."""
 
     def __init__(self, graph: Graph, threads: int) -> None:
         self._graph = graph
         self._threads = threads
         self._plain = self._session(graph.plain)
         self._several: Any = None
+        if isinstance(graph.mixed, Path):
+            self._several = self._session(graph.mixed)
         self._turn = threading.Lock()
         self._pairs: weakref.WeakKeyDictionary[Adapter, list[_Pair]] = weakref.WeakKeyDictionary()
         self._bare: list[_Pair] = [(one.sums, one.offsets) for one in graph.linears]
@@ -148,7 +152,9 @@ class GraphPasses:
         """Let go of the memory of the last pass, and of what only batches of several versions
         need."""
         with self._turn:
-            self._bound = self._several = None
+            self._bound = None
+            if isinstance(self._graph.mixed, bytes):
+                self._several = None
 
     def _of(self, adapter: Adapter | None) -> list[_Pair]:
         if adapter is None:
@@ -161,8 +167,8 @@ class GraphPasses:
         return {id(adapter): self._of(adapter) for adapter in adapters}
 
     def _mixed(self) -> Any:
-        """Made when a batch holds several versions: some tenths of a second, and the memory of the
-        weights again, unless they lie in a file."""
+        """Of a graph in memory it is made when a batch holds several versions: some tenths of a
+        second, and the memory of the weights again."""
         if self._several is None:
             self._several = self._session(self._graph.mixed)
         return self._several

@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -139,8 +140,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
-    told = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(told)))
+    told = ("model name", "flags", "Features")
+    return "\n".join(sorted({line for line in lines if line.startswith(told)}))
 
 
 def choose(
@@ -149,11 +150,14 @@ def choose(
     threads: int,
     kept: KeptRuntime | None = None,
     files: Path | None = None,
+    *,
+    follows: bool = False,
 ) -> RuntimeChoice:
     """The graph or not: by measurement, unless the graph was `kept`. Why it was torch may be mended
     by now (a library, memory), so that is found out anew. `threads` 0 are measured too. A graph
-    that is taken is kept in the folder `files`, and taken from there. Raises SettingError where
-    `server.runtime` asks for what cannot be had."""
+    that is taken is kept in the folder `files`, and taken from there; one that is not goes. Who
+    `follows` takes one that is there whatever its speed here and now: a server replies by it.
+    Raises SettingError where `server.runtime` asks for what cannot be had."""
     reason = "as set"
     if wanted != "torch":
         try:
@@ -162,11 +166,13 @@ def choose(
             reason = f"{error.name} is not installed; pip install -r requirements.txt"
         else:
             try:
-                return _graph(base, threads, kept, files, as_set=wanted == "onnx")
+                return _graph(base, threads, kept, files, as_set=wanted == "onnx", follows=follows)
             except graph.Unfit as unfit:
                 reason = str(unfit)
         if wanted == "onnx":
             raise SettingError(f'server.runtime: {reason}; or set "auto" or "torch"')
+    if files is not None:
+        shutil.rmtree(files, ignore_errors=True)
     return RuntimeChoice(None, 0, reason)
 
 
@@ -191,6 +197,7 @@ def _graph(
     files: Path | None,
     *,
     as_set: bool,
+    follows: bool,
 ) -> RuntimeChoice:
     """Raises Unfit."""
     from autodidact.engine import graph, graph_files
@@ -199,16 +206,15 @@ def _graph(
         raise graph.Unfit("the graph is for float32 on a CPU")
     graph.require_fit(base.model.config, base.context)
     filed = None if files is None else graph_files.kept(files, base.context)
-    made = filed or graph.build(base.model, base.context)
-    try:
-        choice = _measured(base, made, threads, kept, as_set=as_set)
-    except graph.Unfit:
-        if files is not None:  # perhaps it is the files
-            graph_files.drop(files)
-        raise
-    if files is None or filed is not None:
-        return choice
-    return _from_files(base, made, choice, files)
+    if filed is not None:
+        try:
+            return _measured(base, filed, threads, kept, as_set=as_set or follows)
+        except graph.Unfit as unfit:
+            log.warning("%s: %s; it is made anew", files, unfit)
+            shutil.rmtree(str(files), ignore_errors=True)
+    made = graph.build(base.model, base.context)
+    choice = _measured(base, made, threads, kept, as_set=as_set)
+    return choice if files is None else _from_files(base, made, choice, files)
 
 
 def _measured(
@@ -235,7 +241,7 @@ def _measured(
     if not as_set and ratio < FASTER:
         raise graph.Unfit(f"{LIBRARY} computes a token only {ratio:.1f} × as fast here")
     passes.rest()
-    told = f"{made.sizes.bits}-bit weights by {LIBRARY} {version(LIBRARY)}{_threads_told(count)}"
+    told = f"{made.sizes.bits}-bit weights by {LIBRARY} {_library()}{_threads_told(count)}"
     return RuntimeChoice(passes, count, f"{told}: a token {ratio:.1f} × as fast as by torch here")
 
 
@@ -244,18 +250,20 @@ def _from_files(base: LoadedBase, made: Graph, choice: RuntimeChoice, files: Pat
     from autodidact.engine import graph_files
     from autodidact.engine.graph_passes import GraphPasses
 
+    assert choice.passes is not None
+    expected = _first(base, choice.passes)
+    choice = replace(choice, passes=None)  # what it holds is needed for writing
     try:
-        found = GraphPasses(graph_files.keep(made, files, base.context), choice.threads)
-        firsts = [_first(base, passes) for passes in (found, choice.passes) if passes is not None]
-        if torch.equal(firsts[0], firsts[-1]):
-            found.rest()
-            return replace(choice, passes=found)
+        passes = GraphPasses(graph_files.keep(made, files, base.context), choice.threads)
+        if torch.equal(_first(base, passes), expected):
+            passes.rest()
+            return replace(choice, passes=passes)
         reason = "what was written says something else"
+        shutil.rmtree(files, ignore_errors=True)
     except Exception as error:  # a full disk; native code
         reason = _line(error)
-    graph_files.drop(files)
     log.warning("the graph cannot be kept (%s), so it is made anew at each start", reason)
-    return choice
+    return replace(choice, passes=GraphPasses(made, choice.threads))
 
 
 def _line(error: Exception) -> str:

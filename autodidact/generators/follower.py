@@ -210,7 +210,8 @@ class Follower:
             del base
         if chosen.runtime == "onnx":
             raise SettingError(
-                "server.runtime: onnx is for a base of 4- or 8-bit weights (a GGUF file) on a CPU, "
+                "server.runtime: onnx is for a base of 4- or 8-bit weights (a GGUF file, or one "
+                'rounded as the setting "rounding" says) on a CPU, '
                 'with server.dtype at "auto", no server.quantisation, and onnxruntime; set "auto"'
             )
         base = loading.load(folder, 0, dtype=chosen.dtype, quantisation=chosen.quantisation)

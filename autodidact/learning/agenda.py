@@ -40,9 +40,6 @@ DRIFT_SPENT = 0.9
 """Share of the limit on general NLL at which a consolidation is due."""
 DRIFT_REST = 5
 """Cycles that must be published between two consolidations for drift."""
-FIRST = 0.9
-"""Share of a cycle's time that a home's first one takes: somebody waits to see it, and beside a
-chat every ten seconds it would not be done in seven minutes (docs/lab-log.md)."""
 STUCK_AFTER = 3
 """Cycles refused in a row for what they cost: the running adapter has no room left."""
 
@@ -87,8 +84,6 @@ class Agenda:
         gate = self.settings.gate.model_dump()
         memory = self.store.probes.remembered()
         factor = 1.0 if kind == "learn" else training.consolidation_cycles
-        if kind == "learn" and cycle == 1:
-            factor = FIRST
         limits = self.settings.gate
         return Job(
             cycle=cycle,

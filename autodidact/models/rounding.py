@@ -29,10 +29,8 @@ from autodidact.models.files import (
 Rounding = Literal["auto", "none", "8bit"]
 FAMILIES = frozenset({"llama", "mistral", "qwen2"})
 """`model_type`s that there is a graph for (`engine.graph`)."""
-LEAST_BYTES = 60_000_000
-"""Of weights in half precision: below 30 million parameters a model is fast enough."""
-MOST_BYTES = 1_200_000_000
-"""Six hundred million parameters in half precision; the copy takes twice that on disk."""
+LEAST, MOST = 30_000_000, 600_000_000
+"""Parameters: below, a model is fast enough; above, the copy takes more than 2.4 GB on disk."""
 
 _ROUND = """
 import sys
@@ -59,12 +57,14 @@ def worth(folder: Path) -> bool:
     """Whether "auto" rounds this base on a CPU: its family is one that is computed faster then, it
     is large enough to be slow, and small enough for a second copy."""
     try:
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+        config = json.loads((folder / "config.json").read_bytes())
+        kind = config.get("model_type")
         names = weights({entry.name for entry in folder.iterdir()}, folder)
         size = sum((folder / name).stat().st_size for name in names)
+        number = config.get("dtype") or config.get("torch_dtype") or "float32"
     except (OSError, ValueError, AttributeError):
         return False
-    return kind in FAMILIES and LEAST_BYTES <= size <= MOST_BYTES
+    return kind in FAMILIES and LEAST <= size / (4 if number == "float32" else 2) <= MOST
 
 
 def ending(folder: Path, commit: str) -> str:

@@ -102,11 +102,11 @@ class AnchorDivergence:
     def __bool__(self) -> bool:
         return bool(self._weight and self._anchors)
 
-    def announce(self, passes: Passes) -> None:
-        """What the next call will ask for is computed beside what another objective asks for before
-        it."""
+    def announce(self, passes: Passes) -> bool:
+        """Whether what the next call will ask for is computed beside what another objective asks
+        for before it."""
         self._next_up = self._wanted()
-        passes.beside(*self._next_up)
+        return passes.beside(*self._next_up)
 
     def __call__(self, passes: Passes) -> torch.Tensor:
         rows, wanted = self._next_up or self._wanted()

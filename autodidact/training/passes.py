@@ -54,9 +54,9 @@ class Passes(Protocol):
         """Of the untouched base, without a graph."""
         ...
 
-    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> None:
-        """Announce that the logits of these are asked for next but one, so that they may be
-        computed together with those asked for next."""
+    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> bool:
+        """Announce that the logits of these are asked for next but one. Whether they will be
+        computed together with those asked for next, and so go back together."""
         ...
 
 
@@ -100,8 +100,8 @@ class PaddedPasses:
         with self._model.disable_adapter():
             return self.logits(rows, wanted)
 
-    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> None:
-        pass
+    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> bool:
+        return False
 
 
 class WindowedPasses:
@@ -119,8 +119,8 @@ class WindowedPasses:
     def teacher(self, rows: Sequence[Ids], wanted: Wanted) -> torch.Tensor:
         return self._for(rows).teacher(rows, wanted)
 
-    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> None:
-        self._for(rows).beside(rows, wanted)
+    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> bool:
+        return self._for(rows).beside(rows, wanted)
 
     def _for(self, rows: Sequence[Ids]) -> Passes:
         return self._packed if max(map(len, rows)) <= self._window else self._plain
@@ -163,9 +163,10 @@ class PackedPasses:
         self._ahead = other, later
         return mine
 
-    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> None:
+    def beside(self, rows: Sequence[Ids], wanted: Wanted) -> bool:
         """A row of more tokens is computed faster a token."""
         self._announced, self._ahead = (_key(rows, wanted), rows, wanted), None
+        return True
 
     def _compute_logits(self, rows: Sequence[Ids], wanted: Wanted) -> torch.Tensor:
         layout = _Layout(self._opening, rows)

@@ -117,9 +117,11 @@ class Trainer(Generic[Row]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * schedule(fraction)
         loss_now, right = 0.0, list[bool]()
-        whole = self.recipe.parts == 1
-        if self._divergence and whole:
-            self._divergence.announce(self.passes)
+        together = (
+            bool(self._divergence)
+            and self.recipe.parts == 1
+            and self._divergence.announce(self.passes)
+        )
         for rows, share in self._shared_out(batch):
             with self._autocast():
                 loss = self._loss(self.passes, rows) * share
@@ -127,11 +129,11 @@ class Trainer(Generic[Row]):
                 raise TrainingError("the loss is not finite or no token is supervised")
             loss_now += loss.item()
             right += self._loss.right
-            if self._divergence and whole:  # one way back for what went one way
+            if together:  # one way back for what went one way
                 loss = loss + self.pull()
             loss.backward()
         self.right = right
-        if self._divergence and not whole:
+        if self._divergence and not together:
             self.pull().backward()
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
         self.optimizer.step()

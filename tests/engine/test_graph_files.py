@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,8 +92,12 @@ def test_others_go_and_nothing_half_is_left(
 ) -> None:
     built = graph.build(base.model, base.context)
     graph_files.keep(built, tmp_path / "old", base.context)
+    for name, age_s in ((".killed", 3600), (".at work", 1)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, times=(time.time() - age_s,) * 2)
     graph_files.keep(built, tmp_path / "new", base.context)
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".at work", "new"]
+    (tmp_path / ".at work").rmdir()
 
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -100,7 +105,36 @@ def test_others_go_and_nothing_half_is_left(
     monkeypatch.setattr(graph_files, "_synchronise", full)
     with pytest.raises(OSError, match="No space"):
         graph_files.keep(built, tmp_path / "newer", base.context)
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_processes_write_one(base: LoadedBase, tmp_path: Path) -> None:
+    """What is whole stays, so that nobody's files go while he opens them; what is not is
+    replaced."""
+    built, folder = graph.build(base.model, base.context), tmp_path / "one"
+    graph_files.keep(built, folder, base.context)
+    first = (folder / "graph.json").read_bytes()
+    graph_files.keep(built, folder, base.context)
+    assert (folder / "graph.json").read_bytes() == first
+    (folder / "plain.onnx").unlink()
+    graph_files.keep(built, folder, base.context)
+    assert graph_files.kept(folder, base.context) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_whoever_has_it_goes_on_without_the_folder(base: LoadedBase, tmp_path: Path) -> None:
+    """Also with what only a batch of several versions needs, and after a rest."""
+    built = graph.build(base.model, base.context)
+    adapters = versions(base, tmp_path)
+    passes = GraphPasses(graph_files.keep(built, tmp_path / "graphs" / "one", base.context), 1)
+    shutil.rmtree(tmp_path / "graphs")
+    found = []
+    for each in (passes, GraphPasses(built, 1)):
+        each.rest()
+        engine = Engine(base, graph=each)
+        loaded = [load_adapter(engine, i + 1, folder) for i, folder in enumerate(adapters)]
+        found.append(replies(engine, [(version, prompts()[0]) for version in loaded]))
+    assert found[0] == found[1]
 
 
 @pytest.fixture
@@ -133,19 +167,33 @@ def test_a_graph_that_was_taken_is_made_once(
     assert graph_files.kept(files, base.context) is not None
 
 
-def test_one_that_says_something_else_is_not_kept(
+def test_one_that_says_something_else_is_made_anew(
     base: LoadedBase, builds: list[int], tmp_path: Path
 ) -> None:
-    """Damaged on the disk, with its size: torch has this start, the next one makes it anew."""
+    """Damaged on the disk, with its size and time."""
     files = tmp_path / "one"
     runtime.choose(base, "auto", 1, files=files)
     weights = files / "plain.weights"
-    weights.write_bytes(bytes(weights.stat().st_size))
-    found = runtime.choose(base, "auto", 1, files=files)
-    assert found.passes is None
-    assert not files.exists()
+    was = weights.stat()
+    weights.write_bytes(bytes(was.st_size))
+    os.utime(weights, ns=(was.st_atime_ns, was.st_mtime_ns))
     assert runtime.choose(base, "auto", 1, files=files).passes is not None
     assert builds == [1, 1]
+    assert runtime.choose(base, "auto", 1, files=files).passes is not None
+    assert builds == [1, 1]
+
+
+def test_a_study_follows_the_server(
+    base: LoadedBase, builds: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the server replies by is what is measured by, however fast it is beside a reply."""
+    files = tmp_path / "one"
+    assert runtime.choose(base, "auto", 1, files=files).passes is not None
+    monkeypatch.setattr(runtime, "FASTER", 1e9)
+    assert runtime.choose(base, "auto", 1, files=files, follows=True).passes is not None
+    assert runtime.choose(base, "auto", 1, files=files).passes is None
+    assert not files.exists(), "the server has settled on torch"
+    assert runtime.choose(base, "auto", 1, files=files, follows=True).passes is None
 
 
 def test_without_room_it_stays_in_memory(

@@ -201,13 +201,6 @@ def test_the_job_of_consolidating_has_the_whole_store_and_more_time(bench: Bench
     assert found["minutes"] == pytest.approx(learn["minutes"] * factor)
 
 
-def test_the_first_cycle_of_a_home_is_a_little_shorter(bench: Bench) -> None:
-    start(bench)
-    first, second = job(bench), job(bench)
-    assert (first["kind"], second["kind"]) == ("learn", "learn")
-    assert first["minutes"] == pytest.approx(0.9 * second["minutes"])
-
-
 def test_no_training_example_asks_as_a_probe_asks(bench: Bench) -> None:
     start(bench)
     bench.learn()

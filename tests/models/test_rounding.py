@@ -28,7 +28,7 @@ def quiet(line: str) -> None:
 @pytest.fixture(autouse=True)
 def a_cpu_and_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bases, "gpu_memory_gb", lambda: (None, ""))
-    monkeypatch.setattr(rounding, "LEAST_BYTES", 0)
+    monkeypatch.setattr(rounding, "LEAST", 0)
 
 
 @pytest.fixture
@@ -98,9 +98,9 @@ def test_left_as_it_is(
     monkeypatch.setattr(bases, "gpu_memory_gb", lambda: (24.0, ""))
     assert resolved(model, tmp_path / "a GPU").path == model
     monkeypatch.setattr(bases, "gpu_memory_gb", lambda: (None, ""))
-    monkeypatch.setattr(rounding, "LEAST_BYTES", 10**9)
+    monkeypatch.setattr(rounding, "LEAST", 10**9)
     assert resolved(model, tmp_path / "small").path == model
-    monkeypatch.setattr(rounding, "MOST_BYTES", 10)
+    monkeypatch.setattr(rounding, "MOST", 10)
     assert resolved(model, tmp_path / "asked for", "8bit").path != model
 
 

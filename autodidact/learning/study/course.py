@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from autodidact.errors import SettingError
 from autodidact.learning.study import planning
 from autodidact.learning.study.session import RESUME, Session
 from autodidact.training.pace import Clock
@@ -88,12 +89,15 @@ def _graph(session: Session, base: LoadedBase, threads: int) -> GraphPasses | No
     from autodidact.engine import runtime
     from autodidact.models import loading
 
-    folder = Path(session.job.base.path)
-    if session.job.runtime == "torch" or not loading.on_cpu() or not runtime.may_fit(folder):
-        return None
     job = session.job
+    folder = Path(job.base.path)
+    if job.runtime == "torch" or not loading.on_cpu() or not runtime.may_fit(folder):
+        return None
     files = runtime.graph_folder(Path(job.graphs), job.base.sha256) if job.graphs else None
-    found = runtime.choose(base, "auto", threads, files=files)
+    try:
+        found = runtime.choose(base, job.runtime, threads, files=files, follows=True)
+    except SettingError as error:  # the server says so too, and does not reply
+        found = runtime.RuntimeChoice(None, threads, str(error))
     by = found.why if found.passes is not None else f"torch: {found.why}"
     session.emit(LogEvent(f"it is measured by {by}"))
     loading.return_memory()
