@@ -29,7 +29,7 @@ ROOMS: dict[str, str] = {
     "reading": "types",
     "lessons": "types reading",
     "models": "types errors settings home",
-    "engine": "types errors models",
+    "engine": "types errors home models",
     "training": "types errors settings models engine",
     "evaluation": "types errors reading",
     "generators": "types errors settings registry replying checkpoints models engine",

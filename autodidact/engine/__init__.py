@@ -17,7 +17,7 @@ graph_passes  the passes of the slots through it
 runtime     whether they go through it, or through torch's modules
 batcher     `Batcher`: requests join and leave a running batch at token boundaries
 
-May import: types, errors, models.
+May import: types, errors, home, models.
 """
 
 from autodidact.engine.core import Engine

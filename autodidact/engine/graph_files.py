@@ -30,6 +30,7 @@ from safetensors.numpy import load_file, save_file
 from autodidact.engine.graph import Graph, Linear, Sizes, adding_up
 from autodidact.engine.graph_passes import session
 from autodidact.errors import Misfit
+from autodidact.home import fsync, write_file
 from autodidact.models.blocks import Coded
 from autodidact.types import wire
 
@@ -38,10 +39,8 @@ PLAIN, MIXED = "plain.onnx", "mixed.onnx"
 FORMAT = 1
 """Of what stands in such a folder, and of the graph itself: with a change of either it grows."""
 _WRITTEN_WITHIN_S = 600.0
-_NOTHING = 128
-"""Bytes of a file of no numbers (numpy.lib.format)."""
 _PARTS = ("codes", "scale", "offset")
-"""Of a coded embedding."""
+"""Of a coded embedding; there may be no offset."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,11 @@ def kept(folder: Path, context: int) -> Graph | None:
             return None
         table: Any
         if told.table_bits:
-            codes, scale, offset = (_mapped(folder / f"{part}.npy") for part in _PARTS)
-            table = Coded(told.table_bits, codes, scale, offset if offset.size else None)
+            there = {part: folder / f"{part}.npy" for part in _PARTS}
+            parts = {k: np.load(v, mmap_mode="r") for k, v in there.items() if v.name in told.files}
+            table = Coded(told.table_bits, parts["codes"], parts["scale"], parts.get("offset"))
         else:
-            table = _mapped(folder / "rows.npy")
+            table = np.load(folder / "rows.npy", mmap_mode="r")
         offsets = load_file(folder / OFFSETS)
         linears = tuple(
             Linear(
@@ -130,8 +130,8 @@ def _is_being_written(path: Path) -> bool:
 def _write(graph: Graph, folder: Path, context: int) -> None:
     written = folder / PLAIN
     session(graph.plain, graph.weights, 1, written)
-    told_of = onnx.load(written, load_external_data=False).graph.initializer
-    where = {one.name: one for one in told_of}
+    weights = onnx.load(written, load_external_data=False).graph.initializer
+    where = {one.name: one for one in weights}
     for name, serialised in ((PLAIN, graph.plain), (MIXED, graph.mixed)):
         assert isinstance(serialised, bytes)
         model = onnx.load_model_from_string(serialised)
@@ -141,8 +141,8 @@ def _write(graph: Graph, folder: Path, context: int) -> None:
         (folder / name).write_bytes(model.SerializeToString())
     if isinstance(graph.table, Coded):
         for part in _PARTS:
-            values = getattr(graph.table, part)
-            np.save(folder / f"{part}.npy", np.zeros(0, np.float32) if values is None else values)
+            if (values := getattr(graph.table, part)) is not None:
+                np.save(folder / f"{part}.npy", values)
     else:
         np.save(folder / "rows.npy", graph.table)
     save_file({one.name: one.offsets for one in graph.linears}, folder / OFFSETS)
@@ -153,24 +153,10 @@ def _write(graph: Graph, folder: Path, context: int) -> None:
     bits = graph.table.bits if isinstance(graph.table, Coded) else 0
     told = _Told(FORMAT, context, graph.sizes, linears, bits, {})
     for path in folder.iterdir():
-        _synchronise(path)  # else a power cut could leave a file of its size, and nothing in it
-    (folder / TOLD).write_text(wire.to_json(replace(told, files=_states(folder))), "utf-8")
-    _synchronise(folder / TOLD)
+        fsync(path)  # else a power cut could leave a file of its size, and nothing in it
+    write_file(folder / TOLD, wire.to_json(replace(told, files=_states(folder))).encode())
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
     files = [entry for entry in os.scandir(folder) if entry.name != TOLD]
     return {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
-
-
-def _mapped(path: Path) -> Any:
-    """Nothing cannot be mapped."""
-    return np.load(path, mmap_mode="r" if path.stat().st_size > _NOTHING else None)
-
-
-def _synchronise(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

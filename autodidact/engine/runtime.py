@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import platform
 import shutil
 import time
@@ -29,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 
 from autodidact.engine.cache import SlotCache
 from autodidact.errors import Misfit, SettingError
+from autodidact.home import write_atomic
 from autodidact.models.blocks import coded
 from autodidact.models.loading import LoadedBase, threads_for, use_threads
 from autodidact.types import wire
@@ -100,9 +100,8 @@ def known(home: Path, where: str) -> KeptRuntime | None:
 def keep(home: Path, where: str, choice: RuntimeChoice) -> None:
     """For later starts. Raises OSError."""
     by: Literal["torch", "onnx"] = "torch" if choice.passes is None else "onnx"
-    fresh = home / f"{FILE}.new"
-    fresh.write_text(wire.to_json(KeptRuntime(where, by, choice.threads, choice.why)), "utf-8")
-    os.replace(fresh, home / FILE)
+    told = wire.to_json(KeptRuntime(where, by, choice.threads, choice.why))
+    write_atomic(home / FILE, told.encode())
 
 
 def may_fit(folder: Path) -> bool:

@@ -102,7 +102,7 @@ def test_others_go_and_nothing_half_is_left(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(graph_files, "_synchronise", full)
+    monkeypatch.setattr(graph_files, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         graph_files.keep(built, tmp_path / "newer", base.context)
     assert not list(tmp_path.iterdir())
